@@ -1,0 +1,202 @@
+package groups
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// Reader reads the directory. Unless it says otherwise a method answers
+// ErrNotFound for what is not there, and ErrUnavailable (wrapped) when the
+// store cannot answer. Slices are the caller's; an empty result is not an
+// error. All methods are safe for concurrent use.
+type Reader interface {
+	// Session finds a session and its login by the hash of the cookie's value.
+	// It does not look at the clock: an expired session is found until it is
+	// swept.
+	Session(ctx context.Context, hash [32]byte) (*Session, error)
+	// Sessions lists a user's sessions, newest first.
+	Sessions(ctx context.Context, user UserID) ([]Session, error)
+	// LoginByID finds a login.
+	LoginByID(ctx context.Context, id string) (*Login, error)
+
+	Identity(ctx context.Context, source, subject string) (*IdentityRecord, error)
+	// Identities lists a user's identities by source.
+	Identities(ctx context.Context, user UserID) ([]IdentityRecord, error)
+	// EachIdentity calls fn for every identity in the order (user, source),
+	// until it answers an error, which EachIdentity returns. It does not hold
+	// all of them in memory.
+	EachIdentity(ctx context.Context, fn func(*IdentityRecord) error) error
+
+	User(ctx context.Context, id UserID) (*User, error)
+	// UserByName does not tell ASCII upper and lower case apart.
+	UserByName(ctx context.Context, name string) (*User, error)
+	// UsersByEmail finds at most two users with the address, ASCII case not
+	// told apart.
+	UsersByEmail(ctx context.Context, email string) ([]User, error)
+	// Users lists users by id. Query matches a part of user name, e-mail
+	// address or display name, ASCII case not told apart.
+	Users(ctx context.Context, query string, after UserID, limit int) ([]User, error)
+	// CountUsers counts the users, and those who hold at least one grant.
+	CountUsers(ctx context.Context) (all, holders int, err error)
+
+	// Memberships lists a user's memberships by group name, grants in the
+	// order of Grant.Compare.
+	Memberships(ctx context.Context, user UserID) ([]Membership, error)
+	// EachMembership calls fn for every user that has a membership, in the
+	// order of the ids, with all of the user's memberships.
+	EachMembership(ctx context.Context, fn func(UserID, []Membership) error) error
+	// GroupNames lists the names of the groups a user is in, sorted bytewise.
+	GroupNames(ctx context.Context, user UserID) ([]string, error)
+
+	// Group finds one group, with its number of members.
+	Group(ctx context.Context, name string) (*Group, error)
+	// Groups lists groups by name, with their numbers of members. Query
+	// matches a part of the name, ASCII case not told apart.
+	Groups(ctx context.Context, query, after string, limit int) ([]Group, error)
+	// Controls answers the control of those of the names that are groups.
+	Controls(ctx context.Context, names []string) (map[string]Control, error)
+	// Members lists a group's members by user id: each user with the one
+	// membership.
+	Members(ctx context.Context, group string, after UserID, limit int) ([]Member, error)
+
+	// Rules lists the rules made in the console or by the API, by id.
+	Rules(ctx context.Context) ([]Rule, error)
+
+	// Events lists the audit trail, newest first.
+	Events(ctx context.Context, q EventQuery) ([]Event, error)
+	// Outbox lists waiting work in the order it was written.
+	Outbox(ctx context.Context, limit int) ([]Work, error)
+
+	// RemovedUsers lists the users that syncs took a group from since then.
+	RemovedUsers(ctx context.Context, since time.Time) ([]UserID, error)
+	// HoldsGrant reports which of the users hold at least one grant.
+	CountHoldersAmong(ctx context.Context, users []UserID) (int, error)
+
+	// Meta reads a value of the store's own: generated keys, the guard's
+	// state. A missing key is ErrNotFound.
+	Meta(ctx context.Context, key string) (json.RawMessage, error)
+	// Epoch is a number that grows whenever a group is created, deleted,
+	// renamed or changes its control.
+	Epoch(ctx context.Context) (int64, error)
+}
+
+// Member is a user in a group.
+type Member struct {
+	User       User
+	Membership Membership
+}
+
+// EventQuery filters the audit trail; zero fields do not filter.
+type EventQuery struct {
+	Kind    string
+	User    UserID
+	Group   string // events of the group and syncs that changed it
+	Source  string
+	Request string
+	From    time.Time
+	To      time.Time
+	Before  int64 // only events with a smaller id
+	Limit   int
+}
+
+// Tx is one write transaction. Its reads see its writes. It belongs to one
+// goroutine and ends when the function it was given to returns.
+type Tx interface {
+	Reader
+
+	// LockUser makes other transactions that lock the same user wait until
+	// this one ends.
+	LockUser(ctx context.Context, id UserID) error
+
+	// CreateUser gives the user an id. A taken name is ErrConflict.
+	CreateUser(ctx context.Context, u *User) error
+	// UpdateUser writes name, e-mail address and display name. A taken name
+	// is ErrConflict.
+	UpdateUser(ctx context.Context, u *User) error
+	// DeleteUser takes the user away with identities, memberships, logins and
+	// sessions. The audit trail stays.
+	DeleteUser(ctx context.Context, id UserID) error
+	// PutIdentity creates or replaces the identity (source, subject).
+	PutIdentity(ctx context.Context, rec *IdentityRecord) error
+	// ClearFingerprints makes the user's next sync look at everything again.
+	ClearFingerprints(ctx context.Context, user UserID) error
+
+	// CreateGroups makes groups; one that is there already is left alone.
+	CreateGroups(ctx context.Context, groups []Group) error
+	// UpdateGroup writes a group's new name, control and description. A taken
+	// name is ErrConflict. On a change of control to manual every member
+	// becomes a manual one, by the actor; to sso, manual members stay manual.
+	UpdateGroup(ctx context.Context, name string, g Group, actor string) error
+	// DeleteGroup takes the group and its memberships away.
+	DeleteGroup(ctx context.Context, name string) error
+
+	// AddGrants and DropGrants change the reasons for a user's memberships, a
+	// whole set at a time; every group exists. Adding what is there or
+	// dropping what is not changes nothing.
+	AddGrants(ctx context.Context, user UserID, grants []Grant, at time.Time) error
+	DropGrants(ctx context.Context, user UserID, grants []Grant) error
+	// AddManual and DropManual change manual memberships in the same way.
+	AddManual(ctx context.Context, users []UserID, group, by string, at time.Time) error
+	DropManual(ctx context.Context, user UserID, groups []string) error
+	// NoteRemoval remembers, for the guard, that a sync took a group from the
+	// user.
+	NoteRemoval(ctx context.Context, user UserID, at time.Time) error
+
+	PutRule(ctx context.Context, r Rule) error
+	DeleteRule(ctx context.Context, id string) error
+
+	PutLogin(ctx context.Context, l *Login) error
+	// PutSession creates a session of a login that exists.
+	PutSession(ctx context.Context, s *Session) error
+	// TouchSessions notes when sessions were last used; a session that is gone
+	// is not an error.
+	TouchSessions(ctx context.Context, used map[[32]byte]time.Time) error
+	// DeleteLogins ends the logins that fit every field of the filter that is
+	// set, with all their sessions, and answers them.
+	DeleteLogins(ctx context.Context, f LoginFilter) ([]Login, error)
+
+	// Once notes a single-use id until its expiry; it answers false when the
+	// id was there already.
+	Once(ctx context.Context, kind, id string, expires time.Time) (fresh bool, err error)
+
+	AddEvents(ctx context.Context, events ...Event) error
+	AddWork(ctx context.Context, work ...Work) error
+	DoneWork(ctx context.Context, ids ...int64) error
+	PutMeta(ctx context.Context, key string, value json.RawMessage) error
+
+	// Notify tells every replica, once the transaction is committed, whose
+	// live sessions are out of date.
+	Notify(ctx context.Context, n Notice) error
+
+	// Sweep forgets what has expired: sessions and logins, single-use ids,
+	// old notices and removals noted for the guard.
+	Sweep(ctx context.Context, now time.Time) error
+}
+
+// LoginFilter picks logins. At least one field is set.
+type LoginFilter struct {
+	ID      string
+	User    UserID
+	Source  string
+	Subject string
+	Session string
+}
+
+// Store keeps the directory. It is safe for concurrent use.
+type Store interface {
+	Reader
+	// Update runs fn in one write transaction: all of it happens or nothing
+	// does. It returns fn's error unchanged. fn may run again when the store
+	// asks for it, so it must not touch anything outside but variables it sets
+	// whole. Notices reach watchers before Update returns.
+	Update(ctx context.Context, fn func(Tx) error) error
+	// Watch registers a function that is told of every notice, whichever
+	// replica or process caused it, at the latest 2 s after the commit. It is
+	// called from several goroutines and must not block.
+	Watch(fn func(Notice))
+	// Healthy is nil while the store is known to answer and to be up to date
+	// with other replicas. It never waits.
+	Healthy() error
+	Close() error
+}
