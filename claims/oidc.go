@@ -1,0 +1,244 @@
+package claims
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"go.uber.org/zap"
+	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
+)
+
+// Bounds of talking to a provider.
+const (
+	providerTimeout = 10 * time.Second // of one login step, or one try of discovery
+	maxAnswer       = 1 << 20          // bytes of any answer
+	firstRetry      = 250 * time.Millisecond
+	lastRetry       = 15 * time.Second
+)
+
+var (
+	_ Source    = (*OIDC)(nil)
+	_ Refresher = (*OIDC)(nil)
+	_ SignOuter = (*OIDC)(nil)
+	_ Starter   = (*OIDC)(nil)
+	_ Prober    = (*OIDC)(nil)
+)
+
+// OIDCOptions is what an OpenID Connect source is made of.
+type OIDCOptions struct {
+	Name   string
+	Config OIDCConfig
+	// Needed lists every claim that anything reads, by name or JSON Pointer.
+	// Userinfo is asked only when the ID token lacks one of them.
+	Needed []string
+	// Client's Transport and Timeout are used when set; redirects are never
+	// followed, whatever it says. nil is a client with bounded waits.
+	Client *http.Client
+	Log    *zap.Logger      // nil: none
+	Now    func() time.Time // nil: time.Now
+}
+
+// OIDC signs people in at an OpenID Connect provider, by the code flow with
+// PKCE (RFC 7636) and a nonce. It is safe for concurrent use.
+type OIDC struct {
+	name    string
+	cfg     OIDCConfig
+	needed  []string
+	scopes  []string
+	client  *http.Client
+	timeout time.Duration
+	log     *zap.Logger
+	now     func() time.Time
+
+	flight    singleflight.Group
+	found     atomic.Pointer[provider]
+	lastError atomic.Pointer[error] // of discovery, for Ready
+}
+
+// NewOIDC makes the source. It does not touch the network: the provider is
+// found by [OIDC.Start], or by the first login when that did not succeed yet.
+func NewOIDC(opts OIDCOptions) *OIDC {
+	o := &OIDC{
+		name:   opts.Name,
+		cfg:    opts.Config,
+		needed: slices.Clone(opts.Needed),
+		scopes: slices.Clone(opts.Config.Scopes),
+		client: safeClient(opts.Client),
+		log:    opts.Log,
+		now:    opts.Now,
+	}
+	o.timeout = o.client.Timeout
+	if len(o.scopes) == 0 {
+		o.scopes = []string{oidc.ScopeOpenID, oidc.ScopeProfile, oidc.ScopeEmail}
+	}
+	if !slices.Contains(o.scopes, oidc.ScopeOpenID) {
+		o.scopes = append([]string{oidc.ScopeOpenID}, o.scopes...)
+	}
+	if o.log == nil {
+		o.log = zap.NewNop()
+	}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	return o
+}
+
+// Name is the source's name in the configuration.
+func (o *OIDC) Name() string { return o.name }
+
+// Start looks for the provider in the background until it is found or the
+// context ends. It returns at once.
+func (o *OIDC) Start(ctx context.Context) { go o.find(ctx) }
+
+func (o *OIDC) find(ctx context.Context) {
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		p, err := o.provider(ctx)
+		if err == nil {
+			err = p.keys.load(ctx)
+		}
+		if err == nil {
+			o.log.Info("source is ready", zap.String("source", o.name))
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		o.log.Warn("source is not ready", zap.String("source", o.name), zap.Duration("retry_in", wait), zap.Error(err))
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// Ready is nil once the provider's metadata and keys are known.
+func (o *OIDC) Ready() error {
+	p := o.found.Load()
+	if p == nil {
+		if err := o.lastError.Load(); err != nil {
+			return *err
+		}
+		return o.errorf("read discovery document", ErrUnavailable, "the provider has not answered yet")
+	}
+	if err := p.keys.ready(); err != nil {
+		return o.errorf("read keys", ErrUnavailable, "%w", err)
+	}
+	return nil
+}
+
+// Probe reads the provider's metadata and keys afresh.
+func (o *OIDC) Probe(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	p, err := o.discover(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := p.keys.load(ctx); err != nil {
+		return "", o.errorf("read keys", ErrUnavailable, "%w", err)
+	}
+	line := fmt.Sprintf("issuer %s, %d keys", o.cfg.Issuer, p.keys.size())
+	if p.keys.size() == 1 {
+		line = strings.TrimSuffix(line, "s")
+	}
+	if p.UserInfoURL != "" {
+		line += ", userinfo"
+	}
+	if p.EndSessionURL != "" {
+		line += ", end session"
+	}
+	return line, nil
+}
+
+// Challenge sends the browser to the provider's authorization endpoint.
+func (o *OIDC) Challenge(w http.ResponseWriter, r *http.Request, f *Flow) error {
+	if f.State == "" || f.Nonce == "" || f.Verifier == "" || f.RedirectURI == "" {
+		return o.errorf("begin login", nil, "the flow lacks state, nonce, verifier or redirect address")
+	}
+	p, err := o.provider(r.Context())
+	if err != nil {
+		return err
+	}
+	// S256 whatever the provider lists: one that does not know PKCE ignores
+	// the parameter (RFC 7636 section 5).
+	to := o.oauth(p, f.RedirectURI).AuthCodeURL(f.State, oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier))
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusFound)
+	return nil
+}
+
+// SignOutURL is the provider's end session address (OpenID Connect
+// RP-Initiated Logout 1.0 section 2), or "".
+func (o *OIDC) SignOutURL(g *Grant, returnTo, state string) string {
+	p := o.found.Load()
+	if p == nil || p.EndSessionURL == "" {
+		return ""
+	}
+	u, err := url.Parse(p.EndSessionURL)
+	if err != nil {
+		return ""
+	}
+	q := u.Query()
+	q.Set("client_id", o.cfg.ClientID)
+	if g != nil && g.IDToken != "" {
+		q.Set("id_token_hint", g.IDToken)
+	}
+	if returnTo != "" {
+		q.Set("post_logout_redirect_uri", returnTo)
+		if state != "" {
+			q.Set("state", state)
+		}
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// oauth is the OAuth 2.0 half of the source for one redirect address.
+func (o *OIDC) oauth(p *provider, redirectURI string) *oauth2.Config {
+	return &oauth2.Config{
+		ClientID:     o.cfg.ClientID,
+		ClientSecret: o.cfg.ClientSecret,
+		Endpoint:     oauth2.Endpoint{AuthURL: p.AuthURL, TokenURL: p.TokenURL, AuthStyle: o.authStyle(p)},
+		RedirectURL:  redirectURI,
+		Scopes:       o.scopes,
+	}
+}
+
+// authStyle is how the client shows its secret. It is always said: the
+// library would otherwise try both ways with a code that works only once.
+func (o *OIDC) authStyle(p *provider) oauth2.AuthStyle {
+	switch {
+	case o.cfg.ClientSecret == "": // a public client names itself in the body (RFC 6749 section 3.2.1)
+		return oauth2.AuthStyleInParams
+	case slices.Contains(p.TokenAuth, "client_secret_post") && !slices.Contains(p.TokenAuth, "client_secret_basic"):
+		return oauth2.AuthStyleInParams
+	default: // what Discovery 1.0 section 3 says when nothing is listed
+		return oauth2.AuthStyleInHeader
+	}
+}
+
+// errorf makes "source: step: kind: cause". A nil kind is a fault of ours.
+func (o *OIDC) errorf(step string, kind error, format string, args ...any) error {
+	cause := fmt.Errorf(format, args...)
+	switch {
+	case kind == nil:
+		return fmt.Errorf("%s: %s: %w", o.name, step, cause)
+	case errors.Is(cause, kind):
+		return fmt.Errorf("%s: %s: %w", o.name, step, cause)
+	default:
+		return fmt.Errorf("%s: %s: %w: %w", o.name, step, kind, cause)
+	}
+}

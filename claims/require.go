@@ -1,0 +1,53 @@
+package claims
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Check answers nil, or an error that wraps [ErrDenied] and says in plain
+// words what the statement lacks. emailClaim is the claim that holds the
+// e-mail address; empty is "email". Values are not part of the error.
+func (q Require) Check(c Claims, emailClaim string) error {
+	if emailClaim == "" {
+		emailClaim = "email"
+	}
+	if len(q.EmailDomains) > 0 {
+		if err := q.checkDomain(c.Text(emailClaim)); err != nil {
+			return err
+		}
+	}
+	if q.EmailVerified && !c.True("email_verified") {
+		return fmt.Errorf("%w: the e-mail address is not verified", ErrDenied)
+	}
+	return nil
+}
+
+// checkDomain wants exactly one "@": an address with more is read differently
+// by different programs (RFC 5321 section 4.1.2 allows it in a quoted part).
+func (q Require) checkDomain(address string) error {
+	if address == "" {
+		return fmt.Errorf("%w: there is no e-mail address, or more than one", ErrDenied)
+	}
+	local, domain, found := strings.Cut(address, "@")
+	if !found || local == "" || domain == "" || strings.Contains(domain, "@") {
+		return fmt.Errorf("%w: the e-mail address is malformed", ErrDenied)
+	}
+	for _, allowed := range q.EmailDomains {
+		if lowerASCII(domain) == lowerASCII(allowed) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: the e-mail address is of a domain that is not allowed", ErrDenied)
+}
+
+// lowerASCII leaves other letters alone: Unicode folding would take the
+// Kelvin sign for a "k".
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}

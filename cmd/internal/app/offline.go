@@ -1,0 +1,421 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/config"
+	"github.com/groupgate/groupgate/groups"
+	"github.com/groupgate/groupgate/groups/sqlstore"
+	"github.com/groupgate/groupgate/proxy"
+	"github.com/groupgate/groupgate/proxy/admin"
+)
+
+// ErrSilent is a failure that has been reported already.
+var ErrSilent = errors.New("")
+
+// ErrGuard is a plan that the guard would stop.
+var ErrGuard = errors.New("the guard would stop these removals")
+
+// Check validates a configuration. online also contacts what it names, one
+// line each. The error is ErrSilent when the lines say it all.
+func Check(ctx context.Context, path string, online bool, out io.Writer) error {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s: no faults\n", path)
+	if !online {
+		return nil
+	}
+	failed := false
+	report := func(what, detail string, err error) {
+		if err != nil {
+			failed = true
+			fmt.Fprintf(out, "%-24s failed: %v\n", what, err)
+			return
+		}
+		fmt.Fprintf(out, "%-24s ok: %s\n", what, detail)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for _, src := range cfg.Sources {
+		probe := claims.NewOIDC(claims.OIDCOptions{Name: src.Name, Config: *src.OIDC})
+		detail, err := probe.Probe(ctx)
+		report("source "+src.Name, detail, err)
+	}
+	detail, err := checkStore(ctx, cfg)
+	report("store", detail, err)
+	seen := map[string]bool{}
+	upstreams := []string{cfg.Upstream}
+	for _, r := range cfg.Routes {
+		upstreams = append(upstreams, r.Upstream)
+	}
+	for _, u := range upstreams {
+		if u == "" || seen[u] {
+			continue
+		}
+		seen[u] = true
+		report("upstream "+u, "connected", dialUpstream(ctx, u))
+	}
+	if failed {
+		return ErrSilent
+	}
+	return nil
+}
+
+func checkStore(ctx context.Context, cfg *config.Config) (string, error) {
+	if _, err := os.Stat(cfg.Store.SQLite); errors.Is(err, os.ErrNotExist) {
+		dir := filepath.Dir(cfg.Store.SQLite)
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return "", fmt.Errorf("%s: there is no such folder to make the file in", dir)
+		}
+		return cfg.Store.SQLite + " will be made at the first start", nil
+	}
+	store, err := sqlstore.OpenSQLite(ctx, cfg.Store.SQLite, sqlstore.Options{})
+	if err != nil {
+		return "", err
+	}
+	defer store.Close()
+	all, holders, err := store.CountUsers(ctx)
+	return fmt.Sprintf("%s, %d users, %d with groups", cfg.Store.SQLite, all, holders), err
+}
+
+func dialUpstream(ctx context.Context, raw string) error {
+	network, address := "tcp", ""
+	if path, unix := strings.CutPrefix(raw, "unix:"); unix {
+		network, address = "unix", path
+	} else {
+		u, err := url.Parse(raw)
+		if err != nil {
+			return err
+		}
+		port := u.Port()
+		if port == "" {
+			port = map[string]string{"http": "80", "https": "443", "h2c": "80"}[u.Scheme]
+		}
+		address = net.JoinHostPort(u.Hostname(), port)
+	}
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// offline opens the directory of a configuration to look at. A store that
+// does not exist yet is an empty one, and stays unmade.
+func offline(ctx context.Context, cfg *config.Config) (dir *groups.Directory, close func(), err error) {
+	path, cleanup := cfg.Store.SQLite, func() {}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		tmp, err := os.MkdirTemp("", "groupgate-")
+		if err != nil {
+			return nil, nil, err
+		}
+		cleanup = func() { os.RemoveAll(tmp) }
+		path = filepath.Join(tmp, "empty.db")
+	}
+	store, err := sqlstore.OpenSQLite(ctx, path, sqlstore.Options{})
+	if err != nil {
+		cleanup()
+		return nil, nil, fmt.Errorf("store: %w", err)
+	}
+	close = func() { store.Close(); cleanup() }
+	dir = groups.NewDirectory(groups.Options{Store: store})
+	if err := dir.Preview(ctx, directorySettings(cfg)); err != nil {
+		close()
+		return nil, nil, err
+	}
+	return dir, close, nil
+}
+
+// Plan says what the rules in the file would change for every known user. The
+// error is ErrGuard when the guard would stop it.
+func Plan(ctx context.Context, path string, asJSON bool, out io.Writer) error {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	dir, done, err := offline(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer done()
+	plan, err := dir.PlanSettings(ctx, directorySettings(cfg))
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = writeJSON(out, plan)
+	} else {
+		err = writePlan(out, plan)
+	}
+	if err == nil && plan.Guard.Stops {
+		return ErrGuard
+	}
+	return err
+}
+
+func writePlan(out io.Writer, p *groups.Plan) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	if len(p.Groups) > 0 {
+		fmt.Fprintln(w, "GROUP\tADDED\tREMOVED\t")
+		for _, g := range p.Groups {
+			note := ""
+			if g.Created {
+				note = "new"
+			}
+			fmt.Fprintf(w, "%s\t+%d\t-%d\t%s\n", g.Group, g.Added, g.Removed, note)
+		}
+		fmt.Fprintln(w)
+	}
+	if len(p.Users) > 0 {
+		fmt.Fprintln(w, "USER\tADDED\tREMOVED\tSKIPPED")
+		for _, u := range p.Users {
+			var skipped []string
+			for _, s := range u.Skipped {
+				skipped = append(skipped, s.Group+" ("+s.Reason+")")
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", u.User, list(u.Added), list(u.Removed), list(skipped))
+		}
+		fmt.Fprintln(w)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "%d known users: %d memberships would be added, %d removed.\n", p.Known, p.Added, p.Removed)
+	if p.Guard.Stops {
+		fmt.Fprintf(out, "The guard would stop the removals: %d users would lose a group within the window, %d of %d are allowed.\n",
+			p.Guard.Removed, p.Guard.Limit, p.Guard.Holders)
+	}
+	return err
+}
+
+func list(items []string) string {
+	if len(items) == 0 {
+		return "-"
+	}
+	return strings.Join(items, ", ")
+}
+
+// Explained is what "explain" prints.
+type Explained struct {
+	*groups.Explained
+	Headers []Header `json:"headers"`
+	Problem string   `json:"problem,omitempty"` // why a request would not be forwarded
+}
+
+// Header is one line the upstream would get.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Explain says, value by value, what the rules make of claims.
+func Explain(ctx context.Context, path, source, subject, claimsFile string, asJSON bool, in io.Reader, out io.Writer) error {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	src := cfg.Source(source)
+	if src == nil {
+		var names []string
+		for _, s := range cfg.Sources {
+			names = append(names, s.Name)
+		}
+		return fmt.Errorf("--source %q: there is no such source in %s; there is %s", source, path, list(names))
+	}
+	said, err := readClaims(claimsFile, in)
+	if err != nil {
+		return err
+	}
+	dir, done, err := offline(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer done()
+	e, err := dir.Explain(ctx, &claims.Identity{Source: source, Subject: subject, Claims: said, IssuedAt: time.Now()})
+	if err != nil {
+		return err
+	}
+	view := &groups.View{
+		User: groups.User{
+			Name: said.Text(src.Identity.User), Email: said.Text(src.Identity.Email), Display: said.Text(src.Identity.Name),
+		},
+		Groups: e.Groups, Claims: said,
+	}
+	for _, other := range []string{subject, said.Text("sub")} {
+		if view.User.Name == "" {
+			view.User.Name = other
+		}
+	}
+	full := Explained{Explained: e, Headers: []Header{}}
+	lines, problem := proxy.HeaderLines(cfg.Headers, view)
+	full.Problem = problem
+	for _, l := range lines {
+		full.Headers = append(full.Headers, Header{l[0], l[1]})
+	}
+	if asJSON {
+		return writeJSON(out, full)
+	}
+	return writeExplained(out, full)
+}
+
+// maxClaimsFile is more than any token holds.
+const maxClaimsFile = 8 << 20
+
+func readClaims(file string, in io.Reader) (claims.Claims, error) {
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return claims.Claims{}, err
+		}
+		defer f.Close()
+		in = f
+	}
+	raw, err := io.ReadAll(io.LimitReader(in, maxClaimsFile))
+	if err != nil {
+		return claims.Claims{}, err
+	}
+	said, err := claims.Parse(bytes.TrimSpace(raw))
+	if err != nil {
+		return claims.Claims{}, fmt.Errorf("%s: %w (wanted: one JSON object, such as an ID token's payload or {\"memberOf\":[\"CN=...\"]})", file, err)
+	}
+	return said, nil
+}
+
+func writeExplained(out io.Writer, e Explained) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	for _, c := range e.Claims.Claims {
+		fmt.Fprintf(w, "claim %s: %s", c.Claim, c.State)
+		if c.Why != "" {
+			fmt.Fprintf(w, " (%s)", c.Why)
+		}
+		fmt.Fprintf(w, ", %s\n", c.Effect)
+		if len(c.Values) > 0 {
+			fmt.Fprintln(w, "  VALUE\tRULE\tRESULT\tGROUP\tWHY")
+		}
+		for _, v := range c.Values {
+			writeVerdicts(w, v)
+		}
+		fmt.Fprintln(w)
+	}
+	section := func(name string, items []string) { fmt.Fprintf(w, "%s\t%s\n", name, list(items)) }
+	if e.Refused != "" {
+		fmt.Fprintf(w, "REFUSED\t%s\n", e.Refused)
+	}
+	if e.User != "" {
+		fmt.Fprintf(w, "person\t%s (known)\n", e.User)
+	}
+	section("groups", e.Groups)
+	section("added", e.Added)
+	section("removed", e.Removed)
+	section("kept", e.Kept)
+	for _, s := range e.Skipped {
+		fmt.Fprintf(w, "skipped\t%s: %s\n", s.Group, s.Reason)
+	}
+	fmt.Fprintln(w)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "headers")
+	for _, h := range e.Headers {
+		fmt.Fprintf(out, "  %s: %s\n", h.Name, h.Value)
+	}
+	if e.Problem != "" {
+		fmt.Fprintf(out, "  not forwarded: %s\n", e.Problem)
+	}
+	return nil
+}
+
+// maxMisses is how many rules that missed a value are listed for people; the
+// rest is a number.
+const maxMisses = 5
+
+func writeVerdicts(w io.Writer, v groups.ExplainedValue) {
+	value := fmt.Sprintf("%q", v.Value)
+	misses := 0
+	row := func(r groups.ExplainedRule) {
+		result, group, rule := "miss", "-", r.Rule
+		if r.Hit {
+			result, group = "hit", r.Group
+		}
+		if r.Location != "" {
+			rule = r.Location
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", value, rule, result, group, r.Why)
+		value = ""
+	}
+	for _, r := range v.Rules {
+		if r.Hit {
+			row(r)
+		}
+	}
+	for _, r := range v.Rules {
+		if r.Hit {
+			continue
+		}
+		if misses++; misses <= maxMisses {
+			row(r)
+		}
+	}
+	if misses > maxMisses {
+		fmt.Fprintf(w, "  %s\t%d more rules\tmiss\t-\t\n", value, misses-maxMisses)
+	}
+	if len(v.Rules) == 0 {
+		fmt.Fprintf(w, "  %s\t-\tmiss\t-\tno rule reads this claim\n", value)
+	}
+}
+
+// Import adds the people of a CSV file to a manual group, all or nothing.
+func Import(ctx context.Context, path, group, file string, out io.Writer) error {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := os.Stat(cfg.Store.SQLite); err != nil {
+		return fmt.Errorf("store: %w (it is made by the first serve)", err)
+	}
+	dir, done, err := offline(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer done()
+	lines, added, faults, err := admin.Import(ctx, dir, group, f, "command line")
+	for _, fault := range faults {
+		fmt.Fprintf(out, "%s:%d: %s\n", file, fault.Line, fault.Message)
+	}
+	if len(faults) > 0 {
+		fmt.Fprintf(out, "nothing was imported: %d of the lines are at fault\n", len(faults))
+		return ErrSilent
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s: %d people read, %d are new members\n", group, lines, added)
+	return nil
+}
+
+func writeJSON(out io.Writer, v any) error {
+	enc := json.NewEncoder(out)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}

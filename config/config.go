@@ -1,0 +1,248 @@
+// Package config reads the configuration file: strict YAML, with every fault
+// at once, each at its line and column.
+//
+// [Load] answers either a configuration that is fit to run or [Faults]; there
+// is nothing in between, so a reload can swap it in whole or leave the old
+// one alone. It composes the Config types of the packages that use them and
+// adds no meaning of its own beside defaults and checks.
+//
+// # Design
+//
+// The YAML library's decoder stops at the first fault and turns 010 into 8
+// and null into "". The file decides who may enter where, so nothing in it is
+// guessed: only the library's parser is used, and a decoder of our own walks
+// its tree, notes where everything stands, and goes on after a fault. Checks
+// name what they find by path ("rules[3].regexp"); the path leads back to the
+// position.
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/invopop/jsonschema"
+
+	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/groups"
+	"github.com/groupgate/groupgate/proxy"
+)
+
+// Config is a whole configuration as [Load] answers it: checked, with
+// defaults filled in and ${env:} and ${file:} replaced.
+type Config struct {
+	Listen    string          `yaml:"listen"`
+	PublicURL string          `yaml:"public_url"` // an origin: lower case, no trailing slash, no default port
+	TLS       proxy.TLSConfig `yaml:"tls"`
+	Prefix    string          `yaml:"prefix"`
+	Upstream  string          `yaml:"upstream"`
+
+	Session proxy.SessionConfig `yaml:"session"`
+	Store   StoreConfig         `yaml:"store"`
+
+	Sources  []claims.Config      `yaml:"sources"`
+	Identity IdentityConfig       `yaml:"identity"`
+	Sync     groups.SyncConfig    `yaml:"sync"`
+	Rules    []groups.Rule        `yaml:"rules"`
+	Groups   []groups.GroupConfig `yaml:"groups"`
+
+	Headers proxy.HeadersConfig `yaml:"headers"`
+	Routes  []proxy.RouteConfig `yaml:"routes"`
+	Targets any                 `yaml:"targets" later:"SCIM, webhook and Kaltura targets"`
+
+	Admin          AdminConfig    `yaml:"admin"`
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+	Log            LogConfig      `yaml:"log"`
+
+	path     string
+	read     []string // by ${file:}
+	compiled *groups.Rules
+}
+
+// StoreConfig is "store": where the directory is kept.
+type StoreConfig struct {
+	SQLite   string `yaml:"sqlite"` // a path, relative to the working directory
+	Postgres any    `yaml:"postgres" later:"PostgreSQL"`
+}
+
+// IdentityConfig is "identity": which claims become the person's user name,
+// e-mail address and display name, and which sources share their people.
+type IdentityConfig struct {
+	claims.Names      `yaml:",inline"`
+	groups.LinkConfig `yaml:",inline"`
+}
+
+// AdminConfig is "admin": the listener for people who run groupgate.
+type AdminConfig struct {
+	Listen string `yaml:"listen"`
+	Token  string `yaml:"token" secret:"true"` // generated when empty
+	Groups any    `yaml:"groups" later:"the console on the public host"`
+}
+
+// LogConfig is "log".
+type LogConfig struct {
+	Level  LogLevel  `yaml:"level"`
+	Format LogFormat `yaml:"format"`
+}
+
+// LogLevel is the least severity that is logged. The audit trail is not
+// subject to it.
+type LogLevel string
+
+// JSONSchema lists the levels for editors.
+func (LogLevel) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Enum: []any{"debug", "info", "warn", "error"}}
+}
+
+// LogFormat is how a log line is written.
+type LogFormat string
+
+// JSONSchema lists the formats for editors.
+func (LogFormat) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Enum: []any{"json", "console"}}
+}
+
+// Default is the configuration of a file that says nothing. It is not fit to
+// run: public_url, upstream and sources have no default.
+func Default() *Config {
+	return &Config{
+		Listen: ":4180",
+		Prefix: "/_auth",
+		Session: proxy.SessionConfig{
+			Lifetime: 12 * time.Hour,
+			Idle:     time.Hour,
+			Refresh:  5 * time.Minute,
+		},
+		Store:    StoreConfig{SQLite: "groupgate.db"},
+		Identity: IdentityConfig{Names: claims.Names{User: "preferred_username", Email: "email", Name: "name"}},
+		Sync:     groups.DefaultSync,
+		Headers: proxy.HeadersConfig{
+			GroupsFormat: proxy.Comma,
+			MaxBytes:     8192,
+			OnOverflow:   proxy.OverflowError,
+		},
+		Admin: AdminConfig{Listen: "127.0.0.1:4181"},
+		Log:   LogConfig{Level: "info", Format: "json"},
+	}
+}
+
+// fill completes what depends on other keys, so that nobody past this package
+// has to know where a value would come from.
+func (c *Config) fill() {
+	for i := range c.Sources {
+		c.fillSource(&c.Sources[i])
+	}
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		if r.Path == "" {
+			r.Path = "/"
+		}
+		if r.Access == "" {
+			r.Access = proxy.SignedIn
+		}
+	}
+}
+
+func (c *Config) fillSource(s *claims.Config) {
+	if s.Label == "" {
+		s.Label = s.Name
+	}
+	preset := claims.Presets["generic"]
+	if s.OIDC != nil {
+		if s.OIDC.Scopes == nil {
+			s.OIDC.Scopes = []string{"openid", "profile", "email"}
+		}
+		if p, known := claims.Presets[s.OIDC.Preset]; known {
+			preset = p
+		}
+	}
+	// An empty list that was written stays empty: then only what rules name
+	// is a group claim.
+	if s.Groups.Claims == nil {
+		s.Groups.Claims = slices.Clone(preset.Claims)
+	}
+	if s.Groups.WhenAbsent == "" {
+		s.Groups.WhenAbsent = preset.WhenAbsent
+	}
+	own := []*string{&s.Identity.User, &s.Identity.Email, &s.Identity.Name}
+	for i, global := range []string{c.Identity.User, c.Identity.Email, c.Identity.Name} {
+		if *own[i] == "" {
+			*own[i] = global
+		}
+	}
+}
+
+// Path is the file the configuration was read from.
+func (c *Config) Path() string { return c.path }
+
+// Files lists every file whose change may change the configuration: the
+// configuration itself, what ${file:} named, certificates and keys.
+func (c *Config) Files() []string {
+	files := append([]string{c.path}, c.read...)
+	pairs := []proxy.TLSConfig{c.TLS}
+	for _, r := range c.Routes {
+		pairs = append(pairs, r.TLS)
+	}
+	for _, p := range pairs {
+		files = append(files, p.CertFile, p.KeyFile)
+	}
+	slices.Sort(files)
+	files = slices.Compact(files)
+	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
+}
+
+// Source finds a source by name; nil when there is none.
+func (c *Config) Source(name string) *claims.Config {
+	for i := range c.Sources {
+		if c.Sources[i].Name == name {
+			return &c.Sources[i]
+		}
+	}
+	return nil
+}
+
+// Needed lists, sorted, every claim of the source that anything in the file
+// reads: group claims, rules and their conditions, identity, headers, and
+// what is required of a person. Rules kept in the store come on top.
+func (c *Config) Needed(source string) []string {
+	s := c.Source(source)
+	if s == nil {
+		return nil
+	}
+	need := slices.Clone(s.Groups.Claims)
+	need = append(need, s.Identity.User, s.Identity.Email, s.Identity.Name)
+	if c.compiled != nil {
+		need = append(need, c.compiled.Claims(source)...)
+	}
+	for _, claim := range c.Headers.Claims {
+		need = append(need, claim)
+	}
+	if s.Require.EmailVerified {
+		need = append(need, "email_verified") // the address itself is identity's
+	}
+	slices.Sort(need)
+	need = slices.Compact(need)
+	return slices.DeleteFunc(need, func(n string) bool { return n == "" })
+}
+
+// RestartKeys lists the keys that differ from old and only take effect in a
+// new process: sockets, the store and the log's form are made once. Everything
+// else swaps while running.
+func (c *Config) RestartKeys(old *Config) []string {
+	var keys []string
+	for _, k := range []struct {
+		key     string
+		differs bool
+	}{
+		{"listen", c.Listen != old.Listen},
+		{"tls", (c.TLS.CertFile == "") != (old.TLS.CertFile == "")},
+		{"store.sqlite", c.Store.SQLite != old.Store.SQLite},
+		{"admin.listen", c.Admin.Listen != old.Admin.Listen},
+		{"log.format", c.Log.Format != old.Log.Format},
+	} {
+		if k.differs {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys
+}

@@ -1,0 +1,460 @@
+package groups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/groupgate/groupgate/claims"
+)
+
+// SignIn is one statement of a source about a person, and what comes of it.
+type SignIn struct {
+	Identity *claims.Identity
+	// Login and Session are created with the sync, in the same transaction;
+	// the login's user is filled in. On a refresh Login is updated instead, and
+	// Session is nil.
+	Login   *Login
+	Session *Session
+	Refresh bool
+	// OnceKind and OnceID name what may be used a single time for this
+	// sign-in, until OnceUntil.
+	OnceKind, OnceID string
+	OnceUntil        time.Time
+	Request          string // id of the request, for the audit trail
+}
+
+// Signed is the outcome of a sign-in.
+type Signed struct {
+	User    User
+	Change  *Change // nil when the sync had nothing to do
+	Stale   bool    // the statement is older than the one that holds: nothing was synced
+	Created bool    // the user's first login
+}
+
+// SignIn takes a statement in: it finds or makes the user, syncs memberships
+// and creates the session, all in one transaction or not at all. Errors:
+// claims.ErrDenied (require), ErrClaimMissing (when_absent: deny),
+// ErrNameTaken, ErrReplayed, ErrUnavailable.
+func (d *Directory) SignIn(ctx context.Context, in SignIn) (*Signed, error) {
+	for {
+		out, err := d.signIn(ctx, in)
+		if errors.Is(err, errStateSwapped) {
+			continue
+		}
+		if refusal(err) {
+			d.noteRefusal(ctx, in, err)
+		}
+		return out, err
+	}
+}
+
+// errStateSwapped: rules changed while a sync was computed with the old ones.
+var errStateSwapped = errors.New("the rules changed meanwhile")
+
+func refusal(err error) bool {
+	return errors.Is(err, claims.ErrDenied) || errors.Is(err, ErrClaimMissing) ||
+		errors.Is(err, ErrNameTaken) || errors.Is(err, ErrReplayed)
+}
+
+func (d *Directory) signIn(ctx context.Context, in SignIn) (*Signed, error) {
+	st := d.state.Load()
+	id := in.Identity
+	src := st.sources[id.Source]
+	if src == nil {
+		return nil, fmt.Errorf("%s: the source is not configured: %w", id.Source, claims.ErrDenied)
+	}
+	names := st.names(src)
+	if in.Refresh {
+		// What a refresh does not mention stays as it was.
+		earlier, err := d.store.Identity(ctx, id.Source, id.Subject)
+		if err != nil {
+			return nil, err
+		}
+		merged := *id
+		merged.Claims = id.Claims.FillFromEarlier(earlier.Claims)
+		id = &merged
+	}
+	if err := src.Require.Check(id.Claims, names.Email); err != nil {
+		return nil, fmt.Errorf("%s: %w", id.Source, err)
+	}
+	want := st.rules.Apply(id, st.sourcePolicy(src, in.Refresh))
+	if want.Denied != "" {
+		return nil, fmt.Errorf("%s: claim %q: %w", id.Source, want.Denied, ErrClaimMissing)
+	}
+	if want.Problems() != nil {
+		d.Stats.Unknown.Add(1)
+	}
+	s := &sync1{d: d, st: st, in: in, id: id, want: want, names: names, at: d.now()}
+	if in.Login == nil {
+		if done, out, err := s.unchanged(ctx); done || err != nil {
+			return out, err
+		}
+	}
+	err := d.store.Update(ctx, func(tx Tx) error { return s.run(ctx, tx) })
+	if err != nil {
+		return nil, err
+	}
+	d.written(s.events)
+	s.count()
+	return &s.out, nil
+}
+
+// sync1 is one sync under way.
+type sync1 struct {
+	d     *Directory
+	st    *state
+	in    SignIn
+	id    *claims.Identity
+	want  *Wanted
+	names claims.Names
+	at    time.Time
+
+	events []Event
+	out    Signed
+}
+
+// unchanged is the short cut of a sync that nothing depends on but itself: it
+// reads one row, and when that says so there is nothing to write.
+func (s *sync1) unchanged(ctx context.Context) (bool, *Signed, error) {
+	rec, err := s.d.store.Identity(ctx, s.id.Source, s.id.Subject)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil, nil
+	}
+	if err != nil {
+		return false, nil, err
+	}
+	if rec.Fingerprint == "" || !rec.IssuedAt.Equal(s.id.IssuedAt) || !sameClaims(rec.Claims, s.id.Claims) {
+		return false, nil, nil
+	}
+	epoch, err := s.d.store.Epoch(ctx)
+	if err != nil || rec.Fingerprint != fingerprint(s.want, s.st.policy, epoch) {
+		return false, nil, err
+	}
+	s.d.Stats.Syncs.Add(1)
+	s.d.Stats.Unchanged.Add(1)
+	return true, &Signed{User: User{ID: rec.User}}, nil
+}
+
+func (s *sync1) run(ctx context.Context, tx Tx) error {
+	s.events, s.out = nil, Signed{}
+	if s.d.state.Load() != s.st {
+		return errStateSwapped
+	}
+	if s.in.OnceID != "" {
+		fresh, err := tx.Once(ctx, s.in.OnceKind, s.in.OnceID, s.in.OnceUntil)
+		if err != nil {
+			return err
+		}
+		if !fresh {
+			return fmt.Errorf("%s: %s: %w", s.id.Source, s.in.OnceKind, ErrReplayed)
+		}
+	}
+	rec, err := s.person(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if !rec.IssuedAt.IsZero() && s.id.IssuedAt.Before(rec.IssuedAt) {
+		s.out.Stale = true
+	} else if err := s.sync(ctx, tx, rec); err != nil {
+		return err
+	}
+	if err := s.session(ctx, tx); err != nil {
+		return err
+	}
+	return tx.AddEvents(ctx, s.events...)
+}
+
+// person finds the user of the identity, or makes one, and locks the user's
+// row. The record it answers is the identity as stored; a new one is empty.
+func (s *sync1) person(ctx context.Context, tx Tx) (*IdentityRecord, error) {
+	stated := s.id.Claims.Text(s.names.User)
+	if stated == "" {
+		stated = s.id.Subject
+	}
+	rec, err := tx.Identity(ctx, s.id.Source, s.id.Subject)
+	switch {
+	case err == nil:
+		if err := tx.LockUser(ctx, rec.User); err != nil {
+			return nil, err
+		}
+		user, err := tx.User(ctx, rec.User)
+		if err != nil {
+			return nil, err
+		}
+		s.out.User = *user
+		return rec, s.describe(ctx, tx, stated)
+	case !errors.Is(err, ErrNotFound):
+		return nil, err
+	}
+	rec = &IdentityRecord{Source: s.id.Source, Subject: s.id.Subject}
+	owner, err := tx.UserByName(ctx, stated)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return rec, s.create(ctx, tx, rec, stated)
+	case err != nil:
+		return nil, err
+	}
+	if err := s.mayJoin(ctx, tx, owner); err != nil {
+		return nil, err
+	}
+	if err := tx.LockUser(ctx, owner.ID); err != nil {
+		return nil, err
+	}
+	rec.User, s.out.User = owner.ID, *owner
+	return rec, s.describe(ctx, tx, owner.Name)
+}
+
+func (s *sync1) create(ctx context.Context, tx Tx, rec *IdentityRecord, name string) error {
+	s.out.User = User{
+		Name: name, Email: s.id.Claims.Text(s.names.Email), Display: s.id.Claims.Text(s.names.Name), Created: s.at,
+	}
+	s.out.Created = true
+	if err := tx.CreateUser(ctx, &s.out.User); err != nil {
+		return err
+	}
+	rec.User = s.out.User.ID
+	s.event(Event{Kind: EventUserCreated})
+	return nil
+}
+
+// mayJoin refuses a user name that another identity stated first, unless all
+// sources concerned share their people. A second subject of the same source is
+// another person, whatever it calls itself.
+func (s *sync1) mayJoin(ctx context.Context, tx Tx, owner *User) error {
+	taken := func(why string) error {
+		return fmt.Errorf("%s: %s: %w", s.id.Source, why, ErrNameTaken)
+	}
+	ids, err := tx.Identities(ctx, owner.ID)
+	if err != nil {
+		return err
+	}
+	if !s.links(s.id.Source) {
+		return taken("the user name is another person's, and the source is not linked")
+	}
+	for _, other := range ids {
+		if other.Source == s.id.Source {
+			return taken("the source states the user name for a second subject")
+		}
+		if !s.links(other.Source) {
+			return taken("the user name is stated by a source that is not linked")
+		}
+	}
+	if len(ids) == 0 {
+		return taken("the user name is one that no source stated")
+	}
+	return nil
+}
+
+func (s *sync1) links(source string) bool {
+	for _, l := range s.st.settings.Link {
+		if l == source {
+			return true
+		}
+	}
+	return false
+}
+
+// describe writes a new user name, e-mail address or display name down. What
+// a statement does not say stays.
+func (s *sync1) describe(ctx context.Context, tx Tx, stated string) error {
+	old := s.out.User
+	u := &s.out.User
+	if s.id.Claims.Text(s.names.User) != "" && stated != u.Name {
+		u.Name = stated
+	}
+	if v := s.id.Claims.Text(s.names.Email); v != "" {
+		u.Email = v
+	}
+	if v := s.id.Claims.Text(s.names.Name); v != "" {
+		u.Display = v
+	}
+	if *u == old {
+		return nil
+	}
+	if err := tx.UpdateUser(ctx, u); err != nil {
+		if errors.Is(err, ErrConflict) {
+			return fmt.Errorf("%s: the new user name is another person's: %w", s.id.Source, ErrNameTaken)
+		}
+		return err
+	}
+	if u.Name != old.Name {
+		s.event(Event{Kind: EventUserRenamed, Reason: "was " + old.Name})
+	}
+	return tx.Notify(ctx, Notice{User: u.ID})
+}
+
+// sync makes the memberships what the statement wants, and keeps the statement.
+func (s *sync1) sync(ctx context.Context, tx Tx, rec *IdentityRecord) error {
+	next := IdentityRecord{
+		User: rec.User, Source: s.id.Source, Subject: s.id.Subject,
+		Claims: s.id.Claims, IssuedAt: s.id.IssuedAt, Seen: s.at,
+	}
+	if s.st.settings.Sync.Enabled {
+		held, err := s.memberships(ctx, tx, rec)
+		if err != nil {
+			return err
+		}
+		if !held {
+			epoch, err := tx.Epoch(ctx)
+			if err != nil {
+				return err
+			}
+			next.Fingerprint = fingerprint(s.want, s.st.policy, epoch)
+		}
+	}
+	if s.in.Login == nil && next.Fingerprint == rec.Fingerprint && next.IssuedAt.Equal(rec.IssuedAt) &&
+		sameClaims(next.Claims, rec.Claims) {
+		return nil
+	}
+	if !sameClaims(next.Claims, rec.Claims) && !s.out.Created {
+		// Headers may carry any claim.
+		if err := tx.Notify(ctx, Notice{User: rec.User}); err != nil {
+			return err
+		}
+	}
+	return tx.PutIdentity(ctx, &next)
+}
+
+func (s *sync1) memberships(ctx context.Context, tx Tx, rec *IdentityRecord) (held bool, err error) {
+	if rec.Fingerprint != "" {
+		epoch, err := tx.Epoch(ctx)
+		if err != nil {
+			return false, err
+		}
+		if rec.Fingerprint == fingerprint(s.want, s.st.policy, epoch) {
+			return false, nil
+		}
+	}
+	have, err := tx.Memberships(ctx, rec.User)
+	if err != nil {
+		return false, err
+	}
+	controls, err := tx.Controls(ctx, wantedNames(s.want))
+	if err != nil {
+		return false, err
+	}
+	change := Diff(have, s.want, controls, s.st.policy)
+	if len(change.Removed) > 0 {
+		verdict, err := s.d.guardSync(ctx, tx, s.st, rec.User, s.at)
+		if err != nil {
+			return false, err
+		}
+		if verdict != nil {
+			change.Hold()
+			s.events = append(s.events, s.about(*verdict))
+		}
+	}
+	s.out.Change = change
+	if err := s.d.write(ctx, tx, s.st, rec.User, change, s.at); err != nil {
+		return false, err
+	}
+	if problems := s.want.Problems(); !change.Empty() || len(change.Held)+len(change.Skipped) > 0 || problems != nil {
+		s.event(Event{Kind: EventSync, Change: change, States: problems})
+	}
+	return len(change.Held) > 0, nil
+}
+
+func wantedNames(w *Wanted) []string {
+	names := make([]string, 0, len(w.Grants))
+	for i, g := range w.Grants {
+		if i == 0 || g.Group != w.Grants[i-1].Group {
+			names = append(names, g.Group)
+		}
+	}
+	return names
+}
+
+// write is the one way memberships that syncs grant are written.
+func (d *Directory) write(ctx context.Context, tx Tx, st *state, user UserID, c *Change, at time.Time) error {
+	if c.Empty() {
+		return nil
+	}
+	if len(c.Created) > 0 {
+		groups := make([]Group, len(c.Created))
+		for i, name := range c.Created {
+			groups[i] = Group{Name: name, Control: SSO, Created: at}
+		}
+		if err := tx.CreateGroups(ctx, groups); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(
+		tx.AddGrants(ctx, user, c.Add, at),
+		tx.DropGrants(ctx, user, c.Drop),
+		tx.DropManual(ctx, user, c.DropManual),
+	); err != nil {
+		return err
+	}
+	if len(c.Removed) > 0 {
+		if err := tx.NoteRemoval(ctx, user, at); err != nil {
+			return err
+		}
+	}
+	if len(c.Added)+len(c.Removed) > 0 {
+		for _, target := range st.settings.Targets {
+			if err := tx.AddWork(ctx, Work{Target: target, User: user, Body: c.describe(), Created: at}); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.Notify(ctx, Notice{User: user})
+}
+
+func (s *sync1) session(ctx context.Context, tx Tx) error {
+	l := s.in.Login
+	if l == nil {
+		return nil
+	}
+	l.User = s.out.User.ID
+	if err := tx.PutLogin(ctx, l); err != nil {
+		return err
+	}
+	if s.in.Refresh {
+		return tx.Notify(ctx, Notice{Login: l.ID, User: l.User})
+	}
+	s.event(Event{Kind: EventSignIn, Reason: staleReason(s.out.Stale)})
+	s.in.Session.Login = *l
+	return tx.PutSession(ctx, s.in.Session)
+}
+
+func staleReason(stale bool) string {
+	if stale {
+		return "the statement is older than the one that holds: memberships were left alone"
+	}
+	return ""
+}
+
+func (s *sync1) event(e Event) { s.events = append(s.events, s.about(e)) }
+
+func (s *sync1) about(e Event) Event {
+	e.At, e.User, e.Name, e.Source, e.Request = s.at, s.out.User.ID, s.out.User.Name, s.id.Source, s.in.Request
+	return e
+}
+
+func (s *sync1) count() {
+	st := &s.d.Stats
+	st.Syncs.Add(1)
+	c := s.out.Change
+	if c == nil || c.Empty() {
+		st.Unchanged.Add(1)
+	}
+	if c != nil {
+		st.Added.Add(int64(len(c.Added)))
+		st.Removed.Add(int64(len(c.Removed)))
+		st.Skipped.Add(int64(len(c.Skipped)))
+		st.Held.Add(int64(len(c.Held)))
+	}
+}
+
+// noteRefusal writes the refusal down. The login's own transaction is gone;
+// when this one fails too, the log line is what remains.
+func (d *Directory) noteRefusal(ctx context.Context, in SignIn, cause error) {
+	st := d.state.Load()
+	e := Event{Kind: EventRefused, At: d.now(), Source: in.Identity.Source, Request: in.Request, Reason: cause.Error()}
+	if src := st.sources[in.Identity.Source]; src != nil {
+		e.Name = in.Identity.Claims.Text(st.names(src).User)
+	}
+	d.Note(ctx, e)
+}

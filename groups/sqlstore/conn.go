@@ -1,0 +1,221 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/groupgate/groupgate/groups"
+)
+
+// rows is a result that is being read.
+type rows = sql.Rows
+
+// querier runs one reading statement. Texts are few and fixed, so that each is
+// prepared once.
+type querier interface {
+	query(ctx context.Context, text string, args ...any) (*rows, error)
+}
+
+// statements keeps what was prepared, by its text.
+type statements struct {
+	prepare func(ctx context.Context, text string) (*sql.Stmt, error)
+	mu      sync.Mutex
+	byText  map[string]*sql.Stmt
+}
+
+// get never lets go of a statement: the texts of EventQuery and LoginFilter
+// depend on which fields are set, all others are fixed.
+func (s *statements) get(ctx context.Context, text string) (*sql.Stmt, error) {
+	s.mu.Lock()
+	st := s.byText[text]
+	s.mu.Unlock()
+	if st != nil {
+		return st, nil
+	}
+	// Not under the lock: it may have to wait for a connection.
+	st, err := s.prepare(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first := s.byText[text]; first != nil {
+		return first, st.Close()
+	}
+	if s.byText == nil {
+		s.byText = map[string]*sql.Stmt{}
+	}
+	s.byText[text] = st
+	return st, nil
+}
+
+func (s *statements) query(ctx context.Context, text string, args ...any) (*rows, error) {
+	st, err := s.get(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(ctx, args...)
+}
+
+func (s *statements) exec(ctx context.Context, text string, args ...any) (int64, error) {
+	st, err := s.get(ctx, text)
+	if err != nil {
+		return 0, err
+	}
+	r, err := st.ExecContext(ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+// list reads all rows of a statement.
+func list[T any](ctx context.Context, q querier, step string, scan func(*rows, *T) error, text string, args ...any) ([]T, error) {
+	var out []T
+	err := each(ctx, q, func(r *rows) error {
+		var v T
+		err := scan(r, &v)
+		out = append(out, v)
+		return err
+	}, text, args...)
+	if err != nil {
+		return nil, failed(step, err)
+	}
+	return out, nil
+}
+
+// each calls fn for every row of a statement.
+func each(ctx context.Context, q querier, fn func(*rows) error, text string, args ...any) error {
+	r, err := q.query(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	for err == nil && r.Next() {
+		err = fn(r)
+	}
+	err = errors.Join(err, r.Err(), r.Close())
+	if t, ok := q.(*tx); ok && err != nil {
+		return t.note(ctx, err)
+	}
+	return err
+}
+
+// one reads the only row of a statement; none is ErrNotFound.
+func one[T any](ctx context.Context, q querier, step string, scan func(*rows, *T) error, text string, args ...any) (*T, error) {
+	all, err := list(ctx, q, step, scan, text, args...)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, failed(step, groups.ErrNotFound)
+	}
+	return &all[0], nil
+}
+
+func scanValue[T any](r *rows, v *T) error { return r.Scan(v) }
+
+// limitOf is a statement's limit; none given means all.
+func limitOf(n int) int64 {
+	if n <= 0 {
+		return 1<<63 - 1
+	}
+	return int64(n)
+}
+
+// micros writes a time; the zero time is 0.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// when reads what micros wrote.
+func when(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+// fold maps ASCII upper case to lower case and leaves every other byte alone.
+func fold(s string) string {
+	for i := 0; i < len(s); i++ {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			b := []byte(s)
+			for ; i < len(b); i++ {
+				if 'A' <= b[i] && b[i] <= 'Z' {
+					b[i] += 'a' - 'A'
+				}
+			}
+			return string(b)
+		}
+	}
+	return s
+}
+
+// jsonRows writes rows of text as one JSON parameter: [["a","b"],["c","d"]].
+func jsonRows[T any](all []T, columns func(T) []string) string {
+	b := []byte{'['}
+	for i, row := range all {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '[')
+		for j, s := range columns(row) {
+			if j > 0 {
+				b = append(b, ',')
+			}
+			b = appendJSON(b, s)
+		}
+		b = append(b, ']')
+	}
+	return string(append(b, ']'))
+}
+
+// jsonList writes one JSON array of text.
+func jsonList(all []string) string {
+	b := []byte{'['}
+	for i, s := range all {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendJSON(b, s)
+	}
+	return string(append(b, ']'))
+}
+
+// jsonUsers writes one JSON array of ids.
+func jsonUsers(all []groups.UserID) string {
+	b := []byte{'['}
+	for i, id := range all {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Appendf(b, "%d", int64(id))
+	}
+	return string(append(b, ']'))
+}
+
+// appendJSON quotes s and keeps every byte. encoding/json would put U+FFFD for
+// what is not UTF-8, and the value would never again equal what the directory
+// has: values are compared byte for byte. SQLite takes any byte from 0x20 on.
+func appendJSON(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c < 0x20:
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		default:
+			b = append(b, c)
+		}
+	}
+	return append(b, '"')
+}

@@ -1,0 +1,227 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/groupgate/groupgate/groups"
+)
+
+// Update runs fn in one write transaction. It never runs fn twice.
+func (s *Store) Update(ctx context.Context, fn func(groups.Tx) error) error {
+	notices, err := s.transact(ctx, fn)
+	if err != nil {
+		return err
+	}
+	// Outside the transaction: a watcher may want to read what changed.
+	s.deliver(notices...)
+	return nil
+}
+
+func (s *Store) transact(ctx context.Context, fn func(groups.Tx) error) ([]groups.Notice, error) {
+	db, err := s.writable(ctx)
+	if err != nil {
+		return nil, failed("update", err)
+	}
+	defer func() { <-db.lock }()
+	if err := s.begin(ctx, db); err != nil {
+		return nil, failed("begin", s.noteWrite(ctx, err))
+	}
+	t := &tx{s: s, db: db}
+	t.reader = reader{q: t}
+	// Not only for errors: fn may panic or, in a test, end its goroutine.
+	defer t.rollback()
+	if err := fn(t); err != nil {
+		return nil, err
+	}
+	if err := t.commit(ctx); err != nil {
+		return nil, failed("commit", s.noteWrite(ctx, err))
+	}
+	s.trouble.Store(nil)
+	return t.notices, nil
+}
+
+// writable waits for its turn at the write connection and answers the database
+// with the lock taken.
+func (s *Store) writable(ctx context.Context) (*database, error) {
+	db, err := s.readable()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case db.lock <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if s.db.Load() != db { // closed or replaced meanwhile
+		<-db.lock
+		return nil, errGone
+	}
+	if err := db.check(); err != nil {
+		<-db.lock
+		s.lookNow()
+		return nil, err
+	}
+	return db, nil
+}
+
+// begin takes the database's write lock, which another process may hold.
+func (s *Store) begin(ctx context.Context, db *database) error {
+	s.beginning.Store(int64(time.Since(s.started)))
+	defer s.beginning.Store(0)
+	return beginImmediate(ctx, func(ctx context.Context, text string) error {
+		_, err := db.writes.exec(ctx, text)
+		return err
+	})
+}
+
+// beginImmediate waits in steps, because SQLite's own waiting does not heed a
+// context.
+func beginImmediate(ctx context.Context, exec func(context.Context, string) error) error {
+	for start := time.Now(); ; {
+		err := exec(ctx, "begin immediate")
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case codeOf(err) == lib.SQLITE_ERROR:
+			// The last transaction could not be rolled back; it must be before
+			// anything is written.
+			if err := exec(ctx, "rollback"); err != nil {
+				return fmt.Errorf("%w: %v", groups.ErrUnavailable, err)
+			}
+		case !busy(err):
+			return err
+		case time.Since(start) > lockLimit:
+			return fmt.Errorf("another process holds the write lock: %w", err)
+		}
+	}
+}
+
+// noteWrite remembers a fault of the database, for the health.
+func (s *Store) noteWrite(ctx context.Context, err error) error {
+	if ctx.Err() == nil && errors.Is(meaning(err), groups.ErrUnavailable) {
+		s.trouble.Store(&err)
+		s.lookNow()
+	}
+	return err
+}
+
+// tx is one write transaction.
+type tx struct {
+	reader
+	s       *Store
+	db      *database
+	notices []groups.Notice
+	ended   bool
+	// broken is the first error after which SQLite may have rolled back on its
+	// own (interrupt, disk full, I/O): whatever came later would be written
+	// outside of any transaction, so nothing does.
+	broken error
+}
+
+var _ groups.Tx = (*tx)(nil)
+
+func (t *tx) query(ctx context.Context, text string, args ...any) (*rows, error) {
+	if err := t.usable(); err != nil {
+		return nil, err
+	}
+	r, err := t.db.writes.query(ctx, text, args...)
+	return r, t.note(ctx, err)
+}
+
+func (t *tx) exec(ctx context.Context, text string, args ...any) (changed int64, err error) {
+	if err := t.usable(); err != nil {
+		return 0, err
+	}
+	n, err := t.db.writes.exec(ctx, text, args...)
+	return n, t.note(ctx, err)
+}
+
+func (t *tx) usable() error {
+	if t.ended {
+		return errEnded
+	}
+	return t.broken
+}
+
+func (t *tx) note(ctx context.Context, err error) error {
+	if err != nil && codeOf(err)&0xff != lib.SQLITE_CONSTRAINT {
+		t.broken = err
+		return t.s.noteWrite(ctx, err)
+	}
+	return err
+}
+
+func (t *tx) commit(ctx context.Context) error {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	for _, n := range t.notices {
+		_, err := t.exec(ctx, `insert into notices (at, origin, user_id, login) values (?1, ?2, ?3, ?4)`,
+			micros(t.s.opts.Now()), t.s.origin, int64(n.User), n.Login)
+		if err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// Last look: never commit into a file that nobody will find again.
+	if err := t.db.check(); err != nil {
+		return err
+	}
+	// From here on the caller's context has no say: an answer of "cancelled"
+	// must mean that nothing happened.
+	if _, err := t.db.writes.exec(context.WithoutCancel(ctx), "commit"); err != nil {
+		return err
+	}
+	t.ended = true
+	return nil
+}
+
+func (t *tx) rollback() {
+	if t.ended {
+		return
+	}
+	t.ended = true
+	// An error means that SQLite has done it already, or it shows at the next
+	// begin.
+	_, _ = t.db.writes.exec(context.Background(), "rollback")
+}
+
+// LockUser has nothing to lock, since SQLite has one writer at a time; it
+// answers ErrNotFound for a user who is not there.
+func (t *tx) LockUser(ctx context.Context, id groups.UserID) error {
+	_, err := one(ctx, t, "lock user", scanValue[int64], `select id from users where id = ?1`, int64(id))
+	return err
+}
+
+// Notify tells watchers after the commit.
+func (t *tx) Notify(_ context.Context, n groups.Notice) error {
+	if err := t.usable(); err != nil {
+		return failed("notify", err)
+	}
+	t.notices = append(t.notices, n)
+	return nil
+}
+
+// change runs a statement that has to find its row.
+func (t *tx) change(ctx context.Context, step, text string, args ...any) error {
+	n, err := t.exec(ctx, text, args...)
+	if err == nil && n == 0 {
+		err = groups.ErrNotFound
+	}
+	return failed(step, err)
+}
+
+// do runs a statement that may find nothing.
+func (t *tx) do(ctx context.Context, step, text string, args ...any) error {
+	_, err := t.exec(ctx, text, args...)
+	return failed(step, err)
+}

@@ -1,0 +1,166 @@
+package sqlstore
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/groupgate/groupgate/groups"
+)
+
+// CreateGroups makes those groups that are not there. Without a control a
+// group is the sync's; without a time it gets the store's.
+func (t *tx) CreateGroups(ctx context.Context, all []groups.Group) error {
+	if len(all) == 0 {
+		return nil
+	}
+	now := t.s.opts.Now()
+	param := jsonRows(all, func(g groups.Group) []string {
+		if g.Control == "" {
+			g.Control = groups.SSO
+		}
+		if g.Created.IsZero() {
+			g.Created = now
+		}
+		return []string{g.Name, string(g.Control), g.Description, strconv.FormatInt(micros(g.Created), 10)}
+	})
+	n, err := t.exec(ctx, `insert into groups (name, control, description, created)
+		select value->>0, value->>1, value->>2, cast(value->>3 as integer) from jsonb_each(?1) where true
+		on conflict (name) do nothing`, param)
+	if err != nil || n == 0 {
+		return failed("create groups", err)
+	}
+	return t.nextEpoch(ctx)
+}
+
+func (t *tx) nextEpoch(ctx context.Context) error {
+	return t.do(ctx, "epoch", `update meta set value = cast(cast(value as integer) + 1 as text) where key = 'store/epoch'`)
+}
+
+// groupRow finds what the outside does not see.
+func (t *tx) groupRow(ctx context.Context, step, name string) (id int64, control groups.Control, err error) {
+	type row struct {
+		id      int64
+		control groups.Control
+	}
+	g, err := one(ctx, t, step, func(r *rows, v *row) error { return r.Scan(&v.id, &v.control) },
+		`select id, control from groups where name = ?1`, name)
+	if err != nil {
+		return 0, "", err
+	}
+	return g.id, g.control, nil
+}
+
+// UpdateGroup writes a group's name, control and description. When people take
+// over, each member becomes a manual one, by the actor, since the time the
+// membership began; the grants go, so that no later sync finds something to
+// take away.
+func (t *tx) UpdateGroup(ctx context.Context, name string, g groups.Group, actor string) error {
+	id, control, err := t.groupRow(ctx, "update group", name)
+	if err != nil {
+		return err
+	}
+	if g.Control == "" {
+		g.Control = control
+	}
+	if err := t.do(ctx, "update group", `update groups set name = ?2, control = ?3, description = ?4 where id = ?1`,
+		id, g.Name, string(g.Control), g.Description); err != nil {
+		return err
+	}
+	if g.Control == groups.Manual && control != groups.Manual {
+		if err := t.do(ctx, "update group", `insert into manual (user_id, group_id, actor, since)
+			select user_id, group_id, ?2, min(since) from grants where group_id = ?1 group by user_id, group_id
+			on conflict (user_id, group_id) do nothing`, id, actor); err != nil {
+			return err
+		}
+		if err := t.dropGroupGrants(ctx, "update group", id); err != nil {
+			return err
+		}
+	}
+	if g.Control == control && g.Name == name {
+		return nil
+	}
+	return t.nextEpoch(ctx)
+}
+
+// dropGroupGrants takes every grant of one group away.
+func (t *tx) dropGroupGrants(ctx context.Context, step string, id int64) error {
+	if err := t.do(ctx, step, `update users set holder = 0 where holder = 1
+		and id in (select user_id from grants where group_id = ?1)
+		and not exists (select 1 from grants where user_id = users.id and group_id <> ?1)`, id); err != nil {
+		return err
+	}
+	return t.do(ctx, step, `delete from grants where group_id = ?1`, id)
+}
+
+// DeleteGroup takes the group and its memberships away.
+func (t *tx) DeleteGroup(ctx context.Context, name string) error {
+	id, _, err := t.groupRow(ctx, "delete group", name)
+	if err != nil {
+		return err
+	}
+	if err := t.dropGroupGrants(ctx, "delete group", id); err != nil {
+		return err
+	}
+	if err := t.do(ctx, "delete group", `delete from groups where id = ?1`, id); err != nil {
+		return err
+	}
+	return t.nextEpoch(ctx)
+}
+
+func grantColumns(g groups.Grant) []string {
+	return []string{g.Group, g.Source, g.Rule, g.Claim, g.Value}
+}
+
+// AddGrants adds reasons; a group that is not there is ErrNotFound, not a
+// grant less: the outer join makes its id null, which the table refuses.
+// jsonb_each saves SQLite from writing and reading each row as text again.
+func (t *tx) AddGrants(ctx context.Context, user groups.UserID, grants []groups.Grant, at time.Time) error {
+	if len(grants) == 0 {
+		return nil
+	}
+	n, err := t.exec(ctx, `insert into grants (user_id, group_id, source, rule, claim, value, since)
+		select ?1, g.id, j.value->>1, j.value->>2, j.value->>3, j.value->>4, ?3
+		from jsonb_each(?2) j left join groups g on g.name = j.value->>0 where true
+		on conflict (user_id, group_id, source, rule, claim, value) do nothing`, int64(user), jsonRows(grants, grantColumns), micros(at))
+	if err != nil || n == 0 {
+		return failed("add grants", err)
+	}
+	return t.do(ctx, "add grants", `update users set holder = 1 where id = ?1 and holder = 0`, int64(user))
+}
+
+// DropGrants takes reasons away.
+func (t *tx) DropGrants(ctx context.Context, user groups.UserID, grants []groups.Grant) error {
+	if len(grants) == 0 {
+		return nil
+	}
+	n, err := t.exec(ctx, `delete from grants where user_id = ?1 and (group_id, source, rule, claim, value) in (
+		select g.id, j.value->>1, j.value->>2, j.value->>3, j.value->>4
+		from jsonb_each(?2) j join groups g on g.name = j.value->>0)`, int64(user), jsonRows(grants, grantColumns))
+	if err != nil || n == 0 {
+		return failed("drop grants", err)
+	}
+	return t.do(ctx, "drop grants", `update users set holder = 0 where id = ?1 and holder = 1
+		and not exists (select 1 from grants where user_id = ?1)`, int64(user))
+}
+
+// AddManual adds people to a group by hand; who is a manual member already
+// stays as he is.
+func (t *tx) AddManual(ctx context.Context, users []groups.UserID, group, by string, at time.Time) error {
+	id, _, err := t.groupRow(ctx, "add members", group)
+	if err != nil {
+		return err
+	}
+	return t.do(ctx, "add members", `insert into manual (user_id, group_id, actor, since)
+		select value, ?2, ?3, ?4 from json_each(?1) where true
+		on conflict (user_id, group_id) do nothing`, jsonUsers(users), id, by, micros(at))
+}
+
+// DropManual takes manual memberships away; grants stay.
+func (t *tx) DropManual(ctx context.Context, user groups.UserID, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	return t.do(ctx, "drop members", `delete from manual where user_id = ?1
+		and group_id in (select id from groups where name in (select value from json_each(?2)))`, int64(user), jsonList(names))
+}

@@ -1,0 +1,191 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/groupgate/groupgate/claims"
+)
+
+const (
+	// loginLife is how long a person may take at the source.
+	loginLife = 30 * time.Minute
+	// maxLogins is how many logins one browser may have under way; a new one
+	// makes the oldest go.
+	maxLogins = 10
+)
+
+// flow is a login under way. It is kept nowhere here: the state parameter
+// carries it sealed, and a cookie of its own binds it to the browser that
+// began it. Anonymous starts therefore cost no memory, any replica can finish
+// a login, and tabs do not get in each other's way.
+type flow struct {
+	ID     string `json:"i"` // 128 bit; also the value of the binding cookie
+	Source string `json:"s"`
+	Began  int64  `json:"t"` // Unix seconds
+	Return string `json:"r"` // validated by returnPath or a portal's address
+	// Bind is set for a portal: the hash of the flow id that the portal's own
+	// cookie holds.
+	Bind string `json:"b,omitempty"`
+}
+
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+func (s *site) sealFlow(f flow) string {
+	plain, _ := json.Marshal(f) // strings and numbers only
+	return s.keys.sealText(purposeState, plain)
+}
+
+// openFlow answers the flow of a state parameter, or false: not ours, or too
+// old.
+func (s *site) openFlow(state string, now time.Time) (flow, int, bool) {
+	sealed, err := base64.RawURLEncoding.DecodeString(state)
+	if err != nil {
+		return flow{}, 0, false
+	}
+	for i, aead := range s.keys.aeads[purposeState] {
+		plain, err := aead.Open(nil, nil, sealed, nil)
+		if err != nil {
+			continue
+		}
+		var f flow
+		if json.Unmarshal(plain, &f) != nil {
+			return flow{}, 0, false
+		}
+		age := now.Sub(time.Unix(f.Began, 0))
+		return f, i, age < loginLife && age > -time.Minute
+	}
+	return flow{}, 0, false
+}
+
+// claimsFlow is the flow as its source sees it.
+func (s *site) claimsFlow(f flow, key int, state string) *claims.Flow {
+	return &claims.Flow{
+		ID: f.ID, State: state,
+		Nonce:       s.keys.derive(key, macNonce, f.ID),
+		Verifier:    s.keys.derive(key, macVerifier, f.ID),
+		RedirectURI: s.public + s.prefix + "/callback/" + f.Source,
+		Started:     time.Unix(f.Began, 0),
+	}
+}
+
+// loginCookie is the name of the cookie that binds one flow. The short hash
+// keeps names apart without giving the id away twice.
+func (s *site) loginCookie(id string) string {
+	sum := sha256.Sum256([]byte("name " + id))
+	return s.loginPrefix + hex.EncodeToString(sum[:4])
+}
+
+// bindFlow sets the flow's cookie, and takes the oldest ones away when there
+// would be more than maxLogins. SameSite=None because a SAML answer is a
+// cross-site POST; browsers take Secure on plain-http loopback too.
+func (s *site) bindFlow(w http.ResponseWriter, r *http.Request, f flow) {
+	type pending struct {
+		name  string
+		began int64
+	}
+	var have []pending
+	for name, value := range cookies(r) {
+		if !strings.HasPrefix(name, s.loginPrefix) {
+			continue
+		}
+		when, _, _ := strings.Cut(value, ".")
+		began, _ := strconv.ParseInt(when, 36, 64)
+		have = append(have, pending{name, began})
+	}
+	slices.SortFunc(have, func(a, b pending) int { return int(b.began - a.began) })
+	for i, p := range have {
+		if i >= maxLogins-1 || f.Began-p.began > int64(loginLife/time.Second) {
+			s.dropLoginCookie(w, p.name)
+		}
+	}
+	http.SetCookie(w, &http.Cookie{
+		Name: s.loginCookie(f.ID), Value: strconv.FormatInt(f.Began, 36) + "." + f.ID, Path: "/",
+		MaxAge: int(loginLife / time.Second), Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode,
+	})
+}
+
+func (s *site) dropLoginCookie(w http.ResponseWriter, name string) {
+	http.SetCookie(w, &http.Cookie{
+		Name: name, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode,
+	})
+}
+
+// bound reports whether this browser began the flow.
+func (s *site) bound(r *http.Request, id string) bool {
+	want := s.loginCookie(id)
+	for name, value := range cookies(r) {
+		if name != want {
+			continue
+		}
+		if _, got, _ := strings.Cut(value, "."); equalSecret(got, id) {
+			return true
+		}
+	}
+	return false
+}
+
+// boundHash finds the flow of this browser whose id has the hash.
+func (s *site) boundHash(r *http.Request, hash string) (cookie string, ok bool) {
+	for name, value := range cookies(r) {
+		if !strings.HasPrefix(name, s.loginPrefix) {
+			continue
+		}
+		if _, id, _ := strings.Cut(value, "."); equalSecret(bindHash(id), hash) {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// bindHash is what one host may tell another about a flow's id.
+func bindHash(id string) string {
+	sum := sha256.Sum256([]byte("bind " + id))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// handover is the single-use ticket by which a login at public_url becomes a
+// session of a portal's host.
+type handover struct {
+	ID      string `json:"i"`
+	Login   string `json:"l"`
+	Host    string `json:"h"`
+	Return  string `json:"r"` // path on the host
+	Bind    string `json:"b"`
+	Expires int64  `json:"e"`
+}
+
+const handoverLife = time.Minute
+
+func (s *site) sealHandover(h handover) string {
+	plain, _ := json.Marshal(h)
+	return s.keys.sealText(purposeHandover, plain)
+}
+
+func (s *site) openHandover(code, host string, now time.Time) (*handover, error) {
+	plain, err := s.keys.openText(purposeHandover, code)
+	if err != nil {
+		return nil, err
+	}
+	var h handover
+	if err := json.Unmarshal(plain, &h); err != nil {
+		return nil, err
+	}
+	if h.Host != host || now.Unix() >= h.Expires {
+		return nil, fmt.Errorf("for another host, or too old")
+	}
+	return &h, nil
+}

@@ -1,0 +1,263 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync"
+	"time"
+)
+
+// forward is step 5 and the only way to an upstream. What is stripped and set
+// happens in rewrite, after ReverseProxy has taken the headers away that the
+// client named in Connection: ours cannot be among them.
+func (p *Proxy) forward(x *exchange, r *http.Request) {
+	up := x.decision.upstream
+	if upgrade := r.Header["Upgrade"]; upgrade != nil {
+		if !isWebSocket(r) {
+			// A tunnel of another protocol would be a second way to the
+			// upstream. A server may ignore an offer to upgrade (RFC 9110 7.8).
+			delete(r.Header, "Upgrade")
+			delete(r.Header, "Http2-Settings")
+		} else {
+			if !x.sameOrigin(r) {
+				p.fail(x, r, errOrigin)
+				return
+			}
+			ctx, end := context.WithCancel(r.Context())
+			defer p.live.add(x, end)()
+			r = r.WithContext(ctx)
+		}
+	}
+	if len(r.Trailer) > 0 {
+		r.Body = &trailerBody{ReadCloser: r.Body}
+	}
+	x.upstreamBegan = p.now()
+	x.proxy.Transport = up.transport
+	x.proxy.ServeHTTP(x, r)
+	x.upstreamTook = p.now().Sub(x.upstreamBegan)
+}
+
+// rewrite makes the outgoing request. In is only read.
+func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
+	s, in, out := x.site, pr.In, pr.Out
+	out.URL.Scheme, out.URL.Host = x.decision.upstream.scheme, x.decision.upstream.host
+	// The query goes as it came: ReverseProxy would drop parts that Go cannot
+	// parse and the application can.
+	out.URL.RawQuery, out.URL.ForceQuery = in.URL.RawQuery, in.URL.ForceQuery
+	h := out.Header
+	s.headers.stripRequest(h, x.peer.trusted)
+	if lines := h["Cookie"]; lines != nil {
+		if keep := s.stripCookies(lines); len(keep) > 0 {
+			h["Cookie"] = keep
+		} else {
+			delete(h, "Cookie")
+		}
+	}
+	x.setForwarded(in, h)
+	if x.member != nil {
+		x.member.head.set(h)
+		if x.assertion != nil {
+			h[s.headers.cfg.Assertion] = x.assertion[:1:1]
+		}
+	}
+	x.trailers(in, out)
+}
+
+var schemeLines = map[string][]string{"http": {"http"}, "https": {"https"}}
+
+// setForwarded says how the request came to us. From a peer that is not
+// trusted its own words about that do not count.
+func (x *exchange) setForwarded(in *http.Request, h http.Header) {
+	lines := make([]string, 2)
+	if x.peer.addr.IsValid() {
+		lines[0] = x.peer.addr.String()
+		if before := in.Header["X-Forwarded-For"]; x.peer.trusted && len(before) > 0 {
+			lines[0] = strings.Join(before, ", ") + ", " + lines[0]
+		}
+		h["X-Forwarded-For"] = lines[0:1:1]
+	}
+	lines[1] = in.Host
+	if said := x.peer.forwarded(in, "X-Forwarded-Host"); said != "" {
+		lines[1] = said
+	}
+	h["X-Forwarded-Host"] = lines[1:2:2]
+	proto := x.site.scheme
+	if in.TLS != nil {
+		proto = "https"
+	} else if said := x.peer.forwarded(in, "X-Forwarded-Proto"); said == "http" || said == "https" {
+		proto = said
+	}
+	h["X-Forwarded-Proto"] = schemeLines[proto]
+}
+
+// trailers lets a request's trailers through, but for names that are ours.
+func (x *exchange) trailers(in, out *http.Request) {
+	if len(out.Trailer) == 0 {
+		return
+	}
+	for name := range out.Trailer {
+		if x.site.headers.owns(name) {
+			delete(out.Trailer, name)
+		}
+	}
+	if body, ok := in.Body.(*trailerBody); ok {
+		body.from, body.to = in, out.Trailer
+	}
+}
+
+// trailerBody copies trailers once the body has ended: only then does the
+// server know them, and the transport writes them after that.
+type trailerBody struct {
+	io.ReadCloser
+	from *http.Request
+	to   http.Header
+}
+
+func (b *trailerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF && b.from != nil {
+		for name := range b.to {
+			b.to[name] = b.from.Trailer[name]
+		}
+	}
+	return n, err
+}
+
+// answer sees the upstream's answer before the client does.
+func (x *exchange) answer(res *http.Response) error {
+	if res.Header["Set-Cookie"] != nil {
+		stripSetCookie(res.Header)
+	}
+	if name := x.site.headers.cfg.Assertion; name != "" {
+		delete(res.Header, name)
+	}
+	if x.member != nil && strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		// The stream ends with its session, as a socket does.
+		body := res.Body
+		done := x.p.live.add(x, func() { body.Close() })
+		res.Body = &closeHook{ReadCloser: body, hook: done}
+	}
+	return nil
+}
+
+type closeHook struct {
+	io.ReadCloser
+	hook func()
+	once sync.Once
+}
+
+func (c *closeHook) Close() error {
+	c.once.Do(c.hook)
+	return c.ReadCloser.Close()
+}
+
+// failed turns a fault on the way to the upstream into an answer.
+func (x *exchange) failed(_ http.ResponseWriter, r *http.Request, err error) {
+	var timeout net.Error
+	switch {
+	case r.Context().Err() != nil:
+		x.err = err
+		x.status = statusClientGone
+	case errors.As(err, &timeout) && timeout.Timeout():
+		x.p.fail(x, r, errors.Join(errUpstreamSlow, err))
+	default:
+		x.p.fail(x, r, errors.Join(errUpstreamDown, err))
+	}
+}
+
+// statusClientGone is what the log says when the client went away first.
+const statusClientGone = 499
+
+func isWebSocket(r *http.Request) bool {
+	up := r.Header["Upgrade"]
+	return len(up) == 1 && strings.EqualFold(up[0], "websocket") && r.Method == http.MethodGet && r.ProtoMajor == 1
+}
+
+// sameOrigin refuses another site's page the use of our cookie on a socket:
+// browsers send cookies with cross-origin WebSockets and always say Origin.
+func (x *exchange) sameOrigin(r *http.Request) bool {
+	origin := r.Header["Origin"]
+	switch len(origin) {
+	case 0:
+		return true
+	case 1:
+		if origin[0] == x.host.origin {
+			return true
+		}
+		_, name, _ := strings.Cut(origin[0], "://")
+		return name != "" && isLoopback(name) && name == r.Host
+	default:
+		return false
+	}
+}
+
+// live holds the sockets and streams that outlast their request's checks.
+type live struct {
+	mu    sync.Mutex
+	conns map[*liveConn]struct{}
+}
+
+type liveConn struct {
+	hash     [32]byte
+	user     bool
+	decision decision
+	end      func()
+}
+
+// add registers a connection until the returned function is called. end must
+// close it, and may be called more than once and from elsewhere.
+func (l *live) add(x *exchange, end func()) (done func()) {
+	c := &liveConn{decision: x.decision, end: end}
+	if x.member != nil {
+		c.hash, c.user = x.member.hash, true
+	}
+	l.mu.Lock()
+	l.conns[c] = struct{}{}
+	l.mu.Unlock()
+	return func() {
+		end()
+		l.mu.Lock()
+		delete(l.conns, c)
+		l.mu.Unlock()
+	}
+}
+
+// recheck closes what its session may not hold open any more. An open
+// connection keeps its session from becoming idle.
+func (p *Proxy) recheck(ctx context.Context) {
+	p.live.mu.Lock()
+	conns := make([]*liveConn, 0, len(p.live.conns))
+	for c := range p.live.conns {
+		conns = append(conns, c)
+	}
+	p.live.mu.Unlock()
+	s := p.site.Load()
+	for _, c := range conns {
+		if !c.user {
+			continue
+		}
+		m, err := p.lookUp(ctx, s, c.hash)
+		if err != nil || m == nil || !c.decision.admits(m.view.Groups) {
+			c.end()
+		}
+	}
+}
+
+// recheckEvery keeps well within the 30 s of contract section 5.
+const recheckEvery = 5 * time.Second
+
+// bufferPool serves the copies of all bodies: without it each request would
+// allocate 32 KiB.
+type bufferPool struct{ pool sync.Pool }
+
+func newBufferPool() *bufferPool {
+	return &bufferPool{sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}}
+}
+
+func (b *bufferPool) Get() []byte  { return *b.pool.Get().(*[]byte) }
+func (b *bufferPool) Put(p []byte) { b.pool.Put(&p) }

@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"go.uber.org/zap"
+)
+
+// forwardAuth answers another proxy's question whether a request may pass:
+// steps 2 to 4 of the walk, with the identity headers on the answer.
+func (p *Proxy) forwardAuth(x *exchange, r *http.Request, toLogin bool) {
+	err := p.askedFor(x, r)
+	switch {
+	case err == nil:
+		p.pass(x)
+	case err == errUnauthenticated && toLogin && p.asksForPage(x, r):
+		redirect(x, http.StatusFound, p.loginAddress(x, r, askedPath(x, r)))
+	default:
+		// nginx and Envoy take a status for an answer, not a page.
+		x.err = err
+		a := answerFor(err)
+		p.logFault(x, a, err)
+		if x.member != nil && x.member.head.err != nil && err == x.member.head.err {
+			p.noteOverflow(x, r, err)
+		}
+		p.writeAnswer(x, r, a, toLogin && p.asksForPage(x, r))
+	}
+}
+
+// pass answers 202 with every header we own: an empty one where there is no
+// value, so that a client's own copy is overwritten by whoever copies ours.
+func (p *Proxy) pass(x *exchange) {
+	h := x.Header()
+	h.Set("Cache-Control", "no-store")
+	if x.member == nil {
+		x.site.headers.setAll(h, nil)
+	} else {
+		x.site.headers.setAll(h, x.member.head)
+		if x.assertion != nil {
+			h[x.site.headers.cfg.Assertion] = x.assertion
+		}
+	}
+	x.WriteHeader(http.StatusAccepted)
+}
+
+// askedFor decides about the request that a front proxy describes. Its own
+// words count only from a trusted peer; a route that cannot be known is never
+// passed when some route asks for groups.
+func (p *Proxy) askedFor(x *exchange, r *http.Request) error {
+	s := x.site
+	known, err := x.askedRoute(r)
+	if err != nil {
+		return err
+	}
+	if x.member, err = p.find(s, r, anyHost); err != nil {
+		return err
+	}
+	if !known {
+		x.decision = decision{route: &route{path: "/", origin: s.public}}
+		if x.member != nil && s.byGroups {
+			p.log.Warn("forward-auth: the route is unknown; is the proxy in front in trusted_proxies, and does it send X-Forwarded-Uri?",
+				zap.String("request_id", x.id), zap.String("peer", x.peer.addr.String()), zap.String("setting", "trusted_proxies"))
+			return errRouteUnknown
+		}
+	}
+	if err := x.admit(); err != nil {
+		return err
+	}
+	return x.narrow(r)
+}
+
+// askedRoute finds the route that a trusted peer names.
+func (x *exchange) askedRoute(r *http.Request) (known bool, err error) {
+	s := x.site
+	asked := x.peer.forwarded(r, "X-Forwarded-Uri")
+	if asked == "" {
+		return false, nil
+	}
+	if x.host = s.requestHost(r, x.peer); x.host == nil {
+		return false, errHost
+	}
+	u, err := url.ParseRequestURI(asked)
+	if err != nil || u.Host != "" && u.Scheme == "" {
+		return false, errPath
+	}
+	path, other, err := readings(u)
+	if err != nil {
+		return false, err
+	}
+	x.decision, err = x.host.decide(path, other)
+	return err == nil, err
+}
+
+// narrow applies the query's groups: each parameter asks for one of its
+// groups as well. The query can come from the browser itself (some proxies
+// hand it on), so it may only ever take away.
+func (x *exchange) narrow(r *http.Request) error {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return errQuery
+	}
+	for _, list := range q["groups"] {
+		if x.member == nil {
+			return errUnauthenticated
+		}
+		var wanted []string
+		for name := range strings.SplitSeq(list, ",") {
+			if name != "" {
+				wanted = append(wanted, decodeName(name))
+			}
+		}
+		if !oneOf(wanted, x.member.view.Groups) {
+			return errNoGroup
+		}
+	}
+	return nil
+}
+
+func (p *Proxy) asksForPage(x *exchange, r *http.Request) bool {
+	method := r.Method
+	if said := x.peer.forwarded(r, "X-Forwarded-Method"); said != "" {
+		method = said
+	}
+	return navigatesAs(r, method)
+}
+
+// askedPath is where the person wanted to go, as far as a trusted peer says.
+func askedPath(x *exchange, r *http.Request) string {
+	if asked := x.peer.forwarded(r, "X-Forwarded-Uri"); asked != "" {
+		return returnPath(asked)
+	}
+	return "/"
+}

@@ -1,0 +1,488 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/groups"
+	"github.com/groupgate/groupgate/proxy/page"
+)
+
+// LoginCounts counts logins by outcome.
+type LoginCounts struct{ OK, Refused, Failed, Unavailable atomic.Int64 }
+
+func (c *LoginCounts) add(err error) {
+	switch a := answerFor(err); {
+	case err == nil:
+		c.OK.Add(1)
+	case a.status == http.StatusForbidden:
+		c.Refused.Add(1)
+	case a.status == http.StatusServiceUnavailable:
+		c.Unavailable.Add(1)
+	default:
+		c.Failed.Add(1)
+	}
+}
+
+// serveOwn serves our own endpoints, contract section 4. What is not one of
+// them is 404 and never forwarded.
+func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
+	name, rest, _ := strings.Cut(strings.TrimPrefix(endpoint, "/"), "/")
+	read := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case endpoint == "/auth":
+		p.forwardAuth(x, r, false)
+		return
+	case endpoint == "/auth/redirect":
+		p.forwardAuth(x, r, true)
+		return
+	case endpoint == "/jwks.json" && read:
+		p.jwks(x)
+		return
+	}
+	if x.host = x.site.requestHost(r, x.peer); x.host == nil {
+		p.fail(x, r, errHost)
+		return
+	}
+	serve := map[string]func(*exchange, *http.Request) error{
+		"/sign_in": p.signIn, "/start": p.start, "/handover": p.handover,
+		"/userinfo": p.userinfo, "/sign_out": p.signOut,
+	}[endpoint]
+	if name == "callback" && rest != "" && !strings.Contains(rest, "/") {
+		serve = func(x *exchange, r *http.Request) error { return p.callback(x, r, rest) }
+	}
+	switch {
+	case serve == nil:
+		p.fail(x, r, errNotFound)
+	case !read && !(endpoint == "/sign_out" && r.Method == http.MethodPost):
+		p.fail(x, r, errMethod)
+	default:
+		if err := serve(x, r); err != nil {
+			p.fail(x, r, err)
+		}
+	}
+}
+
+// query reads the parameters of one of our own endpoints. One that stands
+// twice is refused: two readers could pick different ones.
+func query(r *http.Request) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, errQuery
+	}
+	for _, values := range q {
+		if len(values) > 1 {
+			return nil, errQuery
+		}
+	}
+	return q, nil
+}
+
+func redirect(x *exchange, status int, location string) {
+	ownHeaders(x.Header())
+	x.Header().Set("Location", location)
+	x.WriteHeader(status)
+}
+
+// toLogin sends a navigation without a session to the login at public_url. On
+// a portal it also plants the cookie that binds the way back to this browser.
+func (p *Proxy) toLogin(x *exchange, r *http.Request) {
+	redirect(x, http.StatusFound, p.loginAddress(x, r, returnPath(r.URL.RequestURI())))
+}
+
+func (p *Proxy) loginAddress(x *exchange, r *http.Request, rd string) string {
+	s := x.site
+	q := url.Values{}
+	if x.host != nil && x.host.portal {
+		f := flow{ID: newID(), Began: p.now().Unix()}
+		s.bindFlow(x, r, f)
+		q.Set("bind", bindHash(f.ID))
+		rd = x.host.origin + rd
+	}
+	q.Set("rd", rd)
+	page := "/sign_in"
+	if len(s.set.Sources) == 1 {
+		page = "/start"
+	}
+	return s.public + s.prefix + page + "?" + q.Encode()
+}
+
+// signIn is the chooser. One source alone needs no choosing.
+func (p *Proxy) signIn(x *exchange, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	s := x.site
+	if x.host.portal || len(s.set.Sources) == 1 || q.Get("source") != "" {
+		return p.start(x, r)
+	}
+	data := page.SignIn{}
+	for _, e := range s.set.Sources {
+		link := url.Values{"source": {e.Source.Name()}}
+		for _, keep := range []string{"rd", "bind"} {
+			if v := q.Get(keep); v != "" {
+				link.Set(keep, v)
+			}
+		}
+		data.Sources = append(data.Sources, page.Source{Label: e.Label, URL: s.prefix + "/start?" + link.Encode()})
+	}
+	ownHeaders(x.Header())
+	x.Header().Set("Content-Type", "text/html; charset=utf-8")
+	x.WriteHeader(http.StatusOK)
+	return page.WriteSignIn(x, data)
+}
+
+// start begins a login.
+func (p *Proxy) start(x *exchange, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	s := x.site
+	portal, path := s.returnAddress(q.Get("rd"))
+	if x.host.portal {
+		// Logins happen at public_url, and come back here.
+		redirect(x, http.StatusFound, p.loginAddress(x, r, path))
+		return nil
+	}
+	f := flow{ID: newID(), Source: q.Get("source"), Began: p.now().Unix(), Return: path}
+	if portal != nil {
+		f.Return, f.Bind = portal.origin+path, q.Get("bind")
+		if f.Bind == "" {
+			// Nobody can hand a session over to a browser that did not ask for
+			// one there: let it ask.
+			redirect(x, http.StatusFound, f.Return)
+			return nil
+		}
+		m, err := p.find(s, r, "")
+		if err != nil {
+			return err
+		}
+		if m != nil {
+			p.handOver(x, m.view.Login.ID, portal, path, f.Bind)
+			return nil
+		}
+	}
+	if f.Source == "" && len(s.set.Sources) == 1 {
+		f.Source = s.set.Sources[0].Source.Name()
+	}
+	if f.Source == "" {
+		redirect(x, http.StatusFound, s.public+s.prefix+"/sign_in?"+q.Encode())
+		return nil
+	}
+	src := s.sources[f.Source]
+	if src == nil {
+		return fmt.Errorf("start: %w", errSource)
+	}
+	state := s.sealFlow(f)
+	ownHeaders(x.Header())
+	s.bindFlow(x, r, f)
+	if err := src.Challenge(x, r, s.claimsFlow(f, 0, state)); err != nil {
+		x.Header().Del("Set-Cookie")
+		p.Stats.Logins.add(err)
+		return err
+	}
+	return nil
+}
+
+// callback is a login's second half.
+func (p *Proxy) callback(x *exchange, r *http.Request, source string) error {
+	s := x.site
+	src := s.sources[source]
+	if src == nil {
+		return fmt.Errorf("callback: %w", errSource)
+	}
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	state := q.Get("state")
+	f, key, ok := s.openFlow(state, p.now())
+	if !ok || f.Source != source || !s.bound(r, f.ID) || !p.used.first(f.ID, p.now()) {
+		p.Stats.Logins.add(errNoFlow)
+		return fmt.Errorf("%s: %w", source, errNoFlow)
+	}
+	s.dropLoginCookie(x, s.loginCookie(f.ID))
+	login, err := p.authenticate(x, r, src, f, key, state)
+	p.Stats.Logins.add(err)
+	if err != nil {
+		p.noteFailure(r, x, source, err)
+		return err
+	}
+	portal, path := s.returnAddress(f.Return)
+	if portal != nil {
+		p.handOver(x, login, portal, path, f.Bind)
+		return nil
+	}
+	redirect(x, http.StatusSeeOther, path)
+	return nil
+}
+
+// authenticate makes the source's answer a session, under a new cookie.
+func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f flow, key int, state string) (login string, err error) {
+	s := x.site
+	id, grant, err := src.Authenticate(r, s.claimsFlow(f, key, state))
+	if err != nil {
+		return "", err
+	}
+	now := p.now()
+	l := &groups.Login{
+		ID: newID(), Source: id.Source, Subject: id.Subject, Session: id.Session,
+		Created: now, Expires: now.Add(s.lifetime), ClaimsAt: now,
+	}
+	if l.Grant, err = s.sealGrant(l, grant); err != nil {
+		return "", err
+	}
+	old, err := p.find(s, r, "")
+	if err != nil {
+		return "", err
+	}
+	value, hash := newSessionID()
+	_, err = p.dir.SignIn(r.Context(), groups.SignIn{
+		Identity: id, Login: l, Session: &groups.Session{Hash: hash, Used: now},
+		OnceKind: "login", OnceID: f.ID, OnceUntil: time.Unix(f.Began, 0).Add(loginLife + time.Minute),
+		Request: x.id,
+	})
+	if err != nil {
+		return "", err
+	}
+	if old != nil {
+		// A new login is a new session: the old id must not live on beside it.
+		if _, err := p.dir.EndLogins(r.Context(), groups.LoginFilter{ID: old.view.Login.ID}, "", "signed in again", x.id); err != nil {
+			p.log.Warn("old session not ended", zap.String("request_id", x.id), zap.Error(err))
+		}
+	}
+	s.setSession(x, value, s.lifetime)
+	return l.ID, nil
+}
+
+// noteFailure writes down what SignIn did not: an answer of a source that
+// never became a statement.
+func (p *Proxy) noteFailure(r *http.Request, x *exchange, source string, err error) {
+	if errors.Is(err, groups.ErrNameTaken) || errors.Is(err, groups.ErrClaimMissing) || errors.Is(err, groups.ErrReplayed) ||
+		errors.Is(err, groups.ErrUnavailable) {
+		return // SignIn did, or nothing can be written
+	}
+	p.dir.Note(r.Context(), groups.Event{Kind: groups.EventRefused, Source: source, Request: x.id, Reason: err.Error()})
+}
+
+// handOver sends a signed-in browser to a portal with a single-use ticket.
+func (p *Proxy) handOver(x *exchange, login string, portal *host, path, bind string) {
+	s := x.site
+	code := s.sealHandover(handover{
+		ID: newID(), Login: login, Host: portal.name, Return: path, Bind: bind,
+		Expires: p.now().Add(handoverLife).Unix(),
+	})
+	redirect(x, http.StatusSeeOther, portal.origin+s.prefix+"/handover?code="+code)
+}
+
+// handover makes a ticket a session of the portal's host.
+func (p *Proxy) handover(x *exchange, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	s := x.site
+	if !x.host.portal {
+		return errNotFound
+	}
+	h, err := s.openHandover(q.Get("code"), x.host.name, p.now())
+	if err != nil {
+		return fmt.Errorf("handover: %w: %w", errNoFlow, err)
+	}
+	cookie, bound := s.boundHash(r, h.Bind)
+	if !bound {
+		return fmt.Errorf("handover: %w", errNoFlow)
+	}
+	login, err := p.dir.Store().LoginByID(r.Context(), h.Login)
+	if errors.Is(err, groups.ErrNotFound) {
+		return fmt.Errorf("handover: the login is over: %w", errNoFlow)
+	}
+	if err != nil {
+		return err
+	}
+	value, hash := newSessionID()
+	session := &groups.Session{Hash: hash, Host: x.host.name, Used: p.now(), Login: *login}
+	if err := p.dir.AddSession(r.Context(), session, h.ID, time.Unix(h.Expires, 0).Add(time.Minute)); err != nil {
+		return fmt.Errorf("handover: %w", err)
+	}
+	s.dropLoginCookie(x, cookie)
+	s.setSession(x, value, login.Expires.Sub(p.now()))
+	redirect(x, http.StatusSeeOther, returnPath(h.Return))
+	return nil
+}
+
+// signOut ends the login on every host, here and at the source.
+func (p *Proxy) signOut(x *exchange, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	s := x.site
+	after := ""
+	if rd := q.Get("rd"); rd != "" {
+		portal, path := s.returnAddress(rd)
+		switch {
+		case portal != nil:
+			after = portal.origin + path
+		case path != "/" || rd == "/":
+			after = path
+		}
+	}
+	if sealed := q.Get("state"); sealed != "" && after == "" {
+		// The source sends the browser back (RP-Initiated Logout 1.0, 3).
+		if plain, err := s.keys.openText(purposeSignOut, sealed); err == nil {
+			after = string(plain)
+		}
+	}
+	m, err := p.find(s, r, x.host.session())
+	if err != nil {
+		return err
+	}
+	s.dropSession(x)
+	if m == nil {
+		return p.signedOut(x, after)
+	}
+	if _, err := p.dir.EndLogins(r.Context(), groups.LoginFilter{ID: m.view.Login.ID}, "", "signed out", x.id); err != nil {
+		x.Header().Del("Set-Cookie")
+		return err
+	}
+	if at := p.sourceSignOut(s, m, after); at != "" {
+		redirect(x, http.StatusSeeOther, at)
+		return nil
+	}
+	return p.signedOut(x, after)
+}
+
+func (p *Proxy) sourceSignOut(s *site, m *member, after string) string {
+	src, ok := s.sources[m.view.Login.Source].(claims.SignOuter)
+	if !ok {
+		return ""
+	}
+	grant, err := s.openGrant(&m.view.Login)
+	if err != nil {
+		grant = &claims.Grant{}
+	}
+	return src.SignOutURL(grant, s.public+s.prefix+"/sign_out", s.keys.sealText(purposeSignOut, []byte(after)))
+}
+
+func (p *Proxy) signedOut(x *exchange, after string) error {
+	if after != "" {
+		redirect(x, http.StatusSeeOther, after)
+		return nil
+	}
+	ownHeaders(x.Header())
+	x.Header().Set("Content-Type", "text/html; charset=utf-8")
+	x.WriteHeader(http.StatusOK)
+	return page.WriteSignedOut(x, page.SignedOut{SignIn: x.site.public + x.site.prefix + "/sign_in"})
+}
+
+// userinfo says who the browser is signed in as, and why in which groups. It
+// never says a token.
+func (p *Proxy) userinfo(x *exchange, r *http.Request) error {
+	m, err := p.find(x.site, r, x.host.session())
+	if err != nil {
+		return err
+	}
+	ownHeaders(x.Header())
+	if m == nil {
+		p.writeAnswer(x, r, answerFor(errUnauthenticated), false)
+		return nil
+	}
+	x.member = m
+	v := m.view
+	memberships, err := p.dir.Why(r.Context(), v)
+	if err != nil {
+		return err
+	}
+	type group struct {
+		Name string `json:"name"`
+		Why  []why  `json:"why"`
+	}
+	list := []group{}
+	for _, ms := range memberships {
+		list = append(list, group{ms.Group, reasons(ms)})
+	}
+	writeJSON(x, http.StatusOK, map[string]any{
+		"source": v.Login.Source, "subject": v.Login.Subject, "user": v.User.Name, "email": v.User.Email,
+		"name": v.User.Display, "groups": list, "expires_at": v.Login.Expires.UTC().Format(time.RFC3339),
+	})
+	return nil
+}
+
+type why struct {
+	Source string `json:"source"`
+	Rule   string `json:"rule"`
+	Claim  string `json:"claim"`
+	Value  string `json:"value"`
+}
+
+func reasons(m groups.Membership) []why {
+	out := []why{}
+	for _, g := range m.Grants {
+		out = append(out, why{g.Source, g.Rule, g.Claim, g.Value})
+	}
+	if m.By != "" {
+		out = append(out, why{Source: "manual", Rule: "manual"})
+	}
+	return out
+}
+
+func (p *Proxy) jwks(x *exchange) {
+	body, err := x.site.set.Signer.JWKS()
+	if err != nil {
+		p.log.Error("jwks.json", zap.Error(err))
+		writeJSON(x, http.StatusInternalServerError, map[string]string{"error": "internal"})
+		return
+	}
+	x.Header().Set("Content-Type", "application/jwk-set+json")
+	x.Header().Set("Cache-Control", "public, max-age=300")
+	x.WriteHeader(http.StatusOK)
+	_, _ = x.Write(body)
+}
+
+// usedFlows remembers which logins were answered, so that a second answer
+// costs the source nothing. What must hold across restarts and replicas is in
+// the store (SignIn's Once); this is only first.
+type usedFlows struct {
+	mu  sync.Mutex
+	ids map[string]time.Time
+}
+
+// maxUsedFlows bounds the memory; past it the store alone refuses replays.
+const maxUsedFlows = 100_000
+
+func (u *usedFlows) first(id string, now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if _, used := u.ids[id]; used {
+		return false
+	}
+	if u.ids == nil {
+		u.ids = map[string]time.Time{}
+	}
+	if len(u.ids) < maxUsedFlows {
+		u.ids[id] = now
+	}
+	return true
+}
+
+func (u *usedFlows) sweep(now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for id, at := range u.ids {
+		if now.Sub(at) > loginLife+time.Minute {
+			delete(u.ids, id)
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/groups"
+)
+
+const (
+	renewWait  = 10 * time.Second // contract section 8: longer is "cannot be reached"
+	renewRetry = 30 * time.Second
+)
+
+// renew asks the source for the person's claims of now: one call for a login,
+// however many of its requests wait. It answers the session as it is then, nil
+// when it is over. A source that cannot be reached changes nothing.
+func (p *Proxy) renew(ctx context.Context, s *site, m *member) (*member, error) {
+	v, err, _ := p.sessions.renewing.Do(m.view.Login.ID, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewWait+storeWait)
+		defer cancel()
+		return nil, p.renewLogin(ctx, s, m)
+	})
+	_ = v
+	switch {
+	case errors.Is(err, claims.ErrUnavailable), errors.Is(err, claims.ErrNoCredentials):
+		m.retry.Store(p.now().Add(renewRetry).UnixNano())
+		p.log.Warn("claims not renewed", zap.String("source", m.view.Login.Source), zap.Error(err))
+		return m, nil
+	case errors.Is(err, groups.ErrUnavailable):
+		return nil, err
+	case err != nil:
+		return nil, nil // the session has ended; renewLogin said why
+	}
+	fresh, ok := p.sessions.table.Load(m.hash)
+	if ok {
+		return fresh.(*member), nil
+	}
+	return p.load(ctx, s, m.hash)
+}
+
+func (p *Proxy) renewLogin(ctx context.Context, s *site, m *member) error {
+	login := m.view.Login
+	// Another session of the login, or another replica, may have been first.
+	now, err := p.dir.Store().LoginByID(ctx, login.ID)
+	if err != nil {
+		return err
+	}
+	if p.now().Sub(now.ClaimsAt) <= s.refresh {
+		p.sessions.notice(groups.Notice{User: login.User, Login: login.ID})
+		return nil
+	}
+	grant, err := s.openGrant(now)
+	if err != nil {
+		return errors.Join(claims.ErrNoCredentials, err)
+	}
+	src := s.sources[login.Source].(claims.Refresher)
+	callCtx, cancel := context.WithTimeout(ctx, renewWait)
+	defer cancel()
+	id, next, err := src.Refresh(callCtx, grant, login.Subject)
+	switch {
+	case errors.Is(err, claims.ErrUnavailable), errors.Is(err, claims.ErrNoCredentials):
+		return err
+	case errors.Is(err, claims.ErrDisabled):
+		return errors.Join(err, p.dir.Gone(ctx, login.Source, login.Subject, ""))
+	case err != nil:
+		return p.endLogin(ctx, login, "the source did not renew the session: ", err)
+	}
+	login = *now
+	login.ClaimsAt = p.now()
+	if login.Grant, err = s.sealGrant(&login, next); err != nil {
+		return err
+	}
+	_, err = p.dir.SignIn(ctx, groups.SignIn{Identity: id, Login: &login, Refresh: true})
+	if err != nil && !errors.Is(err, groups.ErrUnavailable) {
+		return p.endLogin(ctx, login, "the renewed claims are refused: ", err)
+	}
+	return err
+}
+
+func (p *Proxy) endLogin(ctx context.Context, login groups.Login, why string, cause error) error {
+	_, err := p.dir.EndLogins(ctx, groups.LoginFilter{ID: login.ID}, "source "+login.Source, why+cause.Error(), "")
+	if err != nil {
+		return err
+	}
+	return cause
+}
+
+func (s *site) sealGrant(l *groups.Login, g *claims.Grant) ([]byte, error) {
+	if g == nil || *g == (claims.Grant{}) {
+		return nil, nil
+	}
+	plain, err := json.Marshal(g)
+	if err != nil {
+		return nil, err
+	}
+	return s.keys.seal(purposeGrant, plain, l.ID), nil
+}
+
+func (s *site) openGrant(l *groups.Login) (*claims.Grant, error) {
+	if l.Grant == nil {
+		return &claims.Grant{}, nil
+	}
+	plain, err := s.keys.open(purposeGrant, l.Grant, l.ID)
+	if err != nil {
+		return nil, err
+	}
+	var g claims.Grant
+	return &g, json.Unmarshal(plain, &g)
+}

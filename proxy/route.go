@@ -1,0 +1,179 @@
+package proxy
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// host is one origin that browsers reach us at: the public one, or a portal.
+type host struct {
+	name   string // as in the Host header, lower case, with the port unless it is the default one
+	origin string // scheme://name
+	portal bool
+	routes []*route // longest path first; ends with a route for "/"
+}
+
+// route is one compiled entry of "routes", or the default.
+type route struct {
+	path     string
+	origin   string // the audience of its assertions
+	public   bool
+	groups   []string // one of them is needed; none: any session will do
+	upstream *upstream
+}
+
+// covers reports whether the route's path is a prefix of the path at whole
+// segments. A route that asks for groups and ends in "/" covers the path
+// without that slash too, because applications serve both alike; a public one
+// does not, because that would open more than is written.
+func (rt *route) covers(path string) bool {
+	p := rt.path
+	if !strings.HasPrefix(path, p) {
+		return len(rt.groups) > 0 && len(path) == len(p)-1 && p[:len(p)-1] == path
+	}
+	return len(path) == len(p) || p[len(p)-1] == '/' || path[len(p)] == '/'
+}
+
+func (h *host) match(path string) *route {
+	for _, rt := range h.routes {
+		if rt.covers(path) {
+			return rt
+		}
+	}
+	return nil // never: the last one covers everything
+}
+
+// decision is the outcome of routing: both readings of the path agree on an
+// upstream, and each has its say on who may pass.
+type decision struct {
+	*route
+	second *route // of the other reading; nil when there is none
+}
+
+func (h *host) decide(path, other string) (decision, error) {
+	d := decision{route: h.match(path)}
+	if other == "" {
+		return d, nil
+	}
+	second := h.match(other)
+	if second == d.route {
+		return d, nil
+	}
+	if second.upstream != d.upstream {
+		return d, errPath
+	}
+	d.second = second
+	return d, nil
+}
+
+func (d decision) isPublic() bool {
+	return d.route.public && (d.second == nil || d.second.public)
+}
+
+// admits reports whether a person in these groups may pass. groups is sorted.
+func (d decision) admits(groups []string) bool {
+	return d.route.admits(groups) && (d.second == nil || d.second.admits(groups))
+}
+
+func (rt *route) admits(groups []string) bool {
+	return len(rt.groups) == 0 || oneOf(rt.groups, groups)
+}
+
+// wants lists the groups that a person lacks, for the 403 page.
+func (d decision) wants(groups []string) []string {
+	if d.second != nil && d.route.admits(groups) {
+		return d.second.groups
+	}
+	return d.route.groups
+}
+
+func oneOf(wanted, sorted []string) bool {
+	for _, g := range wanted {
+		if _, in := slices.BinarySearch(sorted, g); in {
+			return true
+		}
+	}
+	return false
+}
+
+// host finds the origin a request was made to. The public host is also known
+// by loopback names, where a front proxy in the same pod may not pass the
+// Host header on; any other name is nobody's.
+func (s *site) host(name string) *host {
+	if h := s.hosts[name]; h != nil {
+		return h
+	}
+	name = normalHost(name, s.scheme)
+	if h := s.hosts[name]; h != nil {
+		return h
+	}
+	if isLoopback(name) {
+		return s.hosts[s.publicHost]
+	}
+	return nil
+}
+
+// normalHost brings a Host header into the form of host.name.
+func normalHost(name, scheme string) string {
+	name = strings.ToLower(name)
+	h, port, err := net.SplitHostPort(name)
+	if err != nil {
+		return strings.TrimSuffix(name, ".")
+	}
+	h = strings.TrimSuffix(h, ".")
+	if port == "443" && scheme == "https" || port == "80" && scheme == "http" || port == "" {
+		if strings.Contains(h, ":") {
+			return "[" + h + "]"
+		}
+		return h
+	}
+	return net.JoinHostPort(h, port)
+}
+
+func isLoopback(name string) bool {
+	if h, _, err := net.SplitHostPort(name); err == nil {
+		name = h
+	}
+	name = strings.Trim(name, "[]")
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	return err == nil && ip.IsLoopback()
+}
+
+// peer is who is at the other end of the connection.
+type peer struct {
+	addr    netip.Addr // invalid for a unix socket
+	trusted bool       // stands in trusted_proxies
+}
+
+func (s *site) peer(r *http.Request) peer {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return peer{}
+	}
+	p := peer{addr: ap.Addr().Unmap().WithZone("")}
+	for _, prefix := range s.trusted {
+		if prefix.Contains(p.addr) {
+			p.trusted = true
+		}
+	}
+	return p
+}
+
+// forwarded reads one of the X-Forwarded-... headers of a trusted peer. Two
+// lines of one name, or a list where one value is meant, say nothing.
+func (p peer) forwarded(r *http.Request, name string) string {
+	if !p.trusted {
+		return ""
+	}
+	lines := r.Header[name]
+	if len(lines) != 1 || (name != "X-Forwarded-Uri" && strings.Contains(lines[0], ",")) {
+		return ""
+	}
+	return lines[0]
+}

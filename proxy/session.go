@@ -1,0 +1,262 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/groups"
+)
+
+// member is one session in memory: an immutable view of the person, with the
+// header lines rendered, and the few things that move.
+type member struct {
+	hash  [32]byte
+	view  *groups.View
+	head  *rendered
+	grant *claims.Grant // nil when the source gave nothing to renew with
+
+	expires int64        // Unix nanoseconds
+	used    atomic.Int64 // Unix nanoseconds, to the second
+	saved   atomic.Int64 // the used time that the store has
+	retry   atomic.Int64 // do not renew before, after a fault of the source
+
+	assertions sync.Map // audience -> *assertion
+}
+
+// sessions is the table that the signed-in request is served from. A request
+// reads it without a lock shared by all. What changes a person drops the
+// person's sessions from it, and the next request loads them anew.
+type sessions struct {
+	dir *groups.Directory
+	now func() time.Time
+
+	table sync.Map // [32]byte -> *member
+	// generation grows with every notice. A view that was read before a
+	// notice and arrives after it is used once, but not kept.
+	generation atomic.Int64
+	mu         sync.Mutex
+	byUser     map[groups.UserID]map[[32]byte]struct{}
+
+	loading  singleflight.Group
+	renewing singleflight.Group
+	count    atomic.Int64
+}
+
+func newSessions(dir *groups.Directory, now func() time.Time) *sessions {
+	s := &sessions{dir: dir, now: now, byUser: map[groups.UserID]map[[32]byte]struct{}{}}
+	dir.Watch(s.notice)
+	return s
+}
+
+// notice drops the views that may be out of date.
+func (t *sessions) notice(n groups.Notice) {
+	t.generation.Add(1)
+	if n.User == 0 && n.Login == "" {
+		t.clear()
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for hash := range t.byUser[n.User] {
+		m, ok := t.table.Load(hash)
+		if ok && n.Login != "" && m.(*member).view.Login.ID != n.Login {
+			continue
+		}
+		t.dropLocked(n.User, hash)
+	}
+}
+
+// clear drops everything: the configuration or everybody changed.
+func (t *sessions) clear() {
+	t.generation.Add(1)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for user, hashes := range t.byUser {
+		for hash := range hashes {
+			t.dropLocked(user, hash)
+		}
+	}
+}
+
+func (t *sessions) dropLocked(user groups.UserID, hash [32]byte) {
+	if m, ok := t.table.LoadAndDelete(hash); ok {
+		t.count.Add(-1)
+		go t.save([]*member{m.(*member)})
+	}
+	delete(t.byUser[user], hash)
+	if len(t.byUser[user]) == 0 {
+		delete(t.byUser, user)
+	}
+}
+
+func (t *sessions) keep(m *member, generation int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.generation.Load() != generation {
+		return
+	}
+	if _, there := t.table.Swap(m.hash, m); !there {
+		t.count.Add(1)
+	}
+	user := m.view.User.ID
+	if t.byUser[user] == nil {
+		t.byUser[user] = map[[32]byte]struct{}{}
+	}
+	t.byUser[user][m.hash] = struct{}{}
+}
+
+// maxSessionCookies is how many cookies of our name one request may try: more
+// than a browser ever sends.
+const maxSessionCookies = 4
+
+// find answers the session of a request on a host, or nil. Two different
+// sessions in one request are none: nobody can tell which is the person's.
+// An error means that the store could not say.
+func (p *Proxy) find(s *site, r *http.Request, portal string) (*member, error) {
+	var found *member
+	tried := 0
+	for name, value := range cookies(r) {
+		if name != s.sessionCookie {
+			continue
+		}
+		hash, ok := sessionHash(value)
+		if !ok {
+			continue
+		}
+		if found != nil && found.hash == hash {
+			continue
+		}
+		if tried++; tried > maxSessionCookies {
+			return nil, nil
+		}
+		m, err := p.lookUp(r.Context(), s, hash)
+		if err != nil {
+			return nil, err
+		}
+		if m == nil || portal != anyHost && m.view.Host != portal {
+			continue
+		}
+		if found != nil {
+			return nil, nil
+		}
+		found = m
+	}
+	return found, nil
+}
+
+// anyHost is for forward-auth, where the Host header may be the front proxy's.
+const anyHost = "*"
+
+// lookUp answers a live session from memory, or from the store on a miss.
+func (p *Proxy) lookUp(ctx context.Context, s *site, hash [32]byte) (*member, error) {
+	if err := p.dir.Healthy(); err != nil {
+		return nil, err
+	}
+	now := p.now().UnixNano()
+	v, ok := p.sessions.table.Load(hash)
+	if !ok {
+		loaded, err := p.load(ctx, s, hash)
+		if loaded == nil || err != nil {
+			return nil, err
+		}
+		v = loaded
+	}
+	m := v.(*member)
+	used := m.used.Load()
+	if now >= m.expires || now-used > int64(s.idle) {
+		return nil, nil
+	}
+	if now-used > int64(time.Second) {
+		m.used.Store(now)
+	}
+	if m.grant != nil && now-m.view.Login.ClaimsAt.UnixNano() > int64(s.refresh) && now > m.retry.Load() {
+		return p.renew(ctx, s, m)
+	}
+	return m, nil
+}
+
+// load reads a session from the store, once however many requests wait.
+func (p *Proxy) load(ctx context.Context, s *site, hash [32]byte) (*member, error) {
+	v, err, _ := p.sessions.loading.Do(string(hash[:]), func() (any, error) {
+		// The first of those that wait may go away; the others still want it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeWait)
+		defer cancel()
+		generation := p.sessions.generation.Load()
+		view, err := p.dir.View(ctx, hash)
+		if errors.Is(err, groups.ErrNotFound) {
+			return (*member)(nil), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		m := p.newMember(s, hash, view)
+		p.sessions.keep(m, generation)
+		return m, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*member), nil
+}
+
+// storeWait bounds what a request waits for the store.
+const storeWait = 5 * time.Second
+
+func (p *Proxy) newMember(s *site, hash [32]byte, view *groups.View) *member {
+	m := &member{hash: hash, view: view, head: s.headers.render(view), expires: view.Login.Expires.UnixNano()}
+	m.used.Store(view.Used.UnixNano())
+	m.saved.Store(view.Used.UnixNano())
+	if _, renewable := s.sources[view.Login.Source].(claims.Refresher); renewable && view.Login.Grant != nil {
+		if g, err := s.openGrant(&view.Login); err == nil && g.RefreshToken != "" {
+			m.grant = g
+		}
+	}
+	return m
+}
+
+// save notes in the store when sessions were last used, so that an idle time
+// outlives a restart.
+func (t *sessions) save(members []*member) {
+	used := map[[32]byte]time.Time{}
+	for _, m := range members {
+		at := m.used.Load()
+		if at-m.saved.Load() > int64(10*time.Second) {
+			used[m.hash] = time.Unix(0, at)
+			m.saved.Store(at)
+		}
+	}
+	if len(used) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeWait)
+	defer cancel()
+	// What is lost is at most some idle time.
+	_ = t.dir.Touch(ctx, used)
+}
+
+// tidy saves what was used, and forgets sessions that nobody uses or that are
+// over. They are loaded again when somebody comes back.
+func (t *sessions) tidy(unused time.Duration) {
+	now := t.now().UnixNano()
+	var all []*member
+	t.table.Range(func(_, v any) bool {
+		m := v.(*member)
+		all = append(all, m)
+		return true
+	})
+	t.save(all)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range all {
+		if now >= m.expires || now-m.used.Load() > int64(unused) {
+			t.dropLocked(m.view.User.ID, m.hash)
+		}
+	}
+}
