@@ -414,6 +414,15 @@ func (c Claims) True(name string) bool {
 	return v == true || v == "true"
 }
 
+// Without returns the claims without the named top-level ones.
+func (c Claims) Without(names ...string) Claims {
+	m := maps.Clone(c.m)
+	for _, n := range names {
+		delete(m, n)
+	}
+	return Claims{m: m, incomplete: c.incomplete}
+}
+
 // Fill returns the claims with what they lack taken from other, object by
 // object; where both have a value, c's stands. It joins an ID token (c) with
 // userinfo (other).

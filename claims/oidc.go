@@ -37,9 +37,10 @@ var (
 type OIDCOptions struct {
 	Name   string
 	Config OIDCConfig
-	// Needed lists every claim that anything reads, by name or JSON Pointer.
-	// Userinfo is asked only when the ID token lacks one of them.
-	Needed []string
+	// Needed lists every claim that anything reads now, by name or JSON
+	// Pointer. Userinfo is asked only when the ID token lacks one of them. nil:
+	// none.
+	Needed func() []string
 	// Client's Transport and Timeout are used when set; redirects are never
 	// followed, whatever it says. nil is a client with bounded waits.
 	Client *http.Client
@@ -52,7 +53,7 @@ type OIDCOptions struct {
 type OIDC struct {
 	name    string
 	cfg     OIDCConfig
-	needed  []string
+	needed  func() []string
 	scopes  []string
 	client  *http.Client
 	timeout time.Duration
@@ -70,7 +71,7 @@ func NewOIDC(opts OIDCOptions) *OIDC {
 	o := &OIDC{
 		name:   opts.Name,
 		cfg:    opts.Config,
-		needed: slices.Clone(opts.Needed),
+		needed: opts.Needed,
 		scopes: slices.Clone(opts.Config.Scopes),
 		client: safeClient(opts.Client),
 		log:    opts.Log,
@@ -82,6 +83,9 @@ func NewOIDC(opts OIDCOptions) *OIDC {
 	}
 	if !slices.Contains(o.scopes, oidc.ScopeOpenID) {
 		o.scopes = append([]string{oidc.ScopeOpenID}, o.scopes...)
+	}
+	if o.needed == nil {
+		o.needed = func() []string { return nil }
 	}
 	if o.log == nil {
 		o.log = zap.NewNop()

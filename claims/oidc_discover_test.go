@@ -123,7 +123,7 @@ func TestDiscoveryFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(s *setup) { s.src.Client.Timeout = 300 * time.Millisecond })
+			r := newRig(t, func(s *setup) { s.src.Client.Timeout = time.Second })
 			r.op.Lie(func(k *claimstest.Knobs) { k.DiscoveryHandler = handler })
 			w, err := challenge(r.src)
 			wantError(t, err, claims.ErrUnavailable)

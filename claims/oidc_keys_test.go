@@ -145,7 +145,7 @@ func TestKeyEndpointFaultsKeepGoodKeys(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(s *setup) { s.src.Client.Timeout = 500 * time.Millisecond })
+			r := newRig(t, func(s *setup) { s.src.Client.Timeout = time.Second })
 			r.mustLogin(t)
 			r.clock.advance(time.Minute)
 			r.op.Lie(func(k *claimstest.Knobs) {
@@ -161,7 +161,7 @@ func TestKeyEndpointFaultsKeepGoodKeys(t *testing.T) {
 			r.clock.advance(2 * time.Hour)
 			r.mustLogin(t) // and so when the keys are old
 
-			fresh := claims.NewOIDC(claims.OIDCOptions{Name: "idp", Client: &http.Client{Timeout: 300 * time.Millisecond},
+			fresh := claims.NewOIDC(claims.OIDCOptions{Name: "idp", Client: &http.Client{Timeout: time.Second},
 				Config: claims.OIDCConfig{Issuer: r.op.URL, ClientID: "portal", ClientSecret: "canary-secret/&"}, Now: r.clock.now})
 			f := newFlow()
 			_, _, err = fresh.Authenticate(r.authorize(t, f), f) // no key at all

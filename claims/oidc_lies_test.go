@@ -288,7 +288,7 @@ func TestTokenEndpointFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(s *setup) { s.src.Client.Timeout = 500 * time.Millisecond })
+			r := newRig(t, func(s *setup) { s.src.Client.Timeout = time.Second })
 			r.op.Lie(func(k *claimstest.Knobs) { k.TokenHandler = c.handler })
 			_, _, err := r.login(t)
 			wantError(t, err, c.kind)
@@ -427,7 +427,7 @@ func TestUserinfoThatDoesNotAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, needs("department"), func(s *setup) { s.src.Client.Timeout = 500 * time.Millisecond })
+			r := newRig(t, needs("department"), func(s *setup) { s.src.Client.Timeout = time.Second })
 			r.op.Lie(func(k *claimstest.Knobs) { k.UserinfoHandler = handler })
 			id, _ := r.mustLogin(t)
 			got := id.Claims.Resolve("department")

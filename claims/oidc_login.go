@@ -130,9 +130,11 @@ func registered(code string) string {
 // userinfo.
 func (o *OIDC) identity(ctx context.Context, p *provider, idt *idToken, accessToken string) (*Identity, error) {
 	id := &Identity{
-		Source:   o.name,
-		Subject:  idt.subject,
-		Claims:   idt.claims,
+		Source:  o.name,
+		Subject: idt.subject,
+		// What belongs to the token is not a statement about the person, and
+		// would make every login look different from the one before.
+		Claims:   idt.claims.Without("nonce", "at_hash", "c_hash", "s_hash", "exp", "iat", "nbf", "auth_time", "jti", "sid"),
 		Session:  idt.claims.Text("sid"),
 		IssuedAt: idt.issued,
 		Expires:  idt.expires,
@@ -154,7 +156,7 @@ func (o *OIDC) identity(ctx context.Context, p *provider, idt *idToken, accessTo
 
 // lacks reports whether a claim that somebody reads is not in c.
 func (o *OIDC) lacks(c Claims) bool {
-	for _, name := range o.needed {
+	for _, name := range o.needed() {
 		if c.Resolve(name).State == Absent {
 			return true
 		}

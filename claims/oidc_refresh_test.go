@@ -98,7 +98,7 @@ func TestRefreshEndsOnlyByInvalidGrant(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(s *setup) { s.src.Client.Timeout = 500 * time.Millisecond })
+			r := newRig(t, func(s *setup) { s.src.Client.Timeout = time.Second })
 			_, g := r.mustLogin(t)
 			if _, _, err := r.src.Refresh(t.Context(), g, "alice"); err != nil {
 				t.Fatalf("control: %v", err)

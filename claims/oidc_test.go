@@ -70,7 +70,7 @@ func newRig(t *testing.T, changes ...func(*setup)) *rig {
 		src: claims.OIDCOptions{
 			Name:   "idp",
 			Config: claims.OIDCConfig{ClientID: "portal", ClientSecret: "canary-secret/&"},
-			Needed: []string{"groups"},
+			Needed: func() []string { return []string{"groups"} },
 			Client: &http.Client{Transport: &http.Transport{}, Timeout: 2 * time.Second},
 			Log:    zap.New(core), Now: r.clock.now,
 		},
@@ -102,7 +102,9 @@ func newRig(t *testing.T, changes ...func(*setup)) *rig {
 	return r
 }
 
-func needs(names ...string) func(*setup) { return func(s *setup) { s.src.Needed = names } }
+func needs(names ...string) func(*setup) {
+	return func(s *setup) { s.src.Needed = func() []string { return names } }
+}
 
 func newFlow() *claims.Flow {
 	return &claims.Flow{

@@ -69,7 +69,8 @@ type Grant struct {
 type Refresher interface {
 	// Refresh answers the person's claims of now. Errors: ErrGrantEnded when
 	// the session is over at the source, ErrDisabled, ErrUnavailable when
-	// nothing is known. The returned grant replaces g; it may equal g.
+	// nothing is known. A returned grant replaces g, beside an error too: the
+	// source may have used the old one up.
 	Refresh(ctx context.Context, g *Grant, subject string) (*Identity, *Grant, error)
 }
 
@@ -81,7 +82,8 @@ type SignOuter interface {
 }
 
 // Starter is a source that must reach something before it can work. Start
-// tries until it succeeds or the context ends; Ready says whether it did.
+// returns at once and tries in the background until it succeeds or the context
+// ends; Ready says whether it did.
 type Starter interface {
 	Start(ctx context.Context)
 	// Ready is nil, or says what is missing.

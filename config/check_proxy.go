@@ -137,19 +137,6 @@ func (c *checker) routeAccess(at string, r *proxy.RouteConfig, allowed func(stri
 	}
 }
 
-// conventional names headers for user, e-mail, name and groups.
-func conventional(p proxy.HeaderPreset) [4]string {
-	switch p {
-	case "remote":
-		return [4]string{"Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups"}
-	case "auth-request":
-		return [4]string{"X-Auth-Request-User", "X-Auth-Request-Email", "X-Auth-Request-Preferred-Username", "X-Auth-Request-Groups"}
-	case "grafana":
-		return [4]string{"X-WEBAUTH-USER", "X-WEBAUTH-EMAIL", "X-WEBAUTH-NAME", "X-WEBAUTH-GROUPS"}
-	}
-	return [4]string{"X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Preferred-Username", "X-Forwarded-Groups"}
-}
-
 const (
 	minHeaderBytes = 64
 	maxHeaderBytes = 1 << 20 // what servers commonly accept for a whole request head
@@ -159,7 +146,7 @@ const (
 // its folded spelling, the conventional names and the omitted count included.
 func (c *checker) headers() {
 	h := c.cfg.Headers
-	names := conventional(h.Preset)
+	names := h.Preset.Names()
 	owner := map[string]string{} // folded name: key
 	for i, own := range []struct{ key, name string }{
 		{"user", h.User}, {"email", h.Email}, {"name", h.Name}, {"groups", h.Groups},

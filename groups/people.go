@@ -337,6 +337,16 @@ func (d *Directory) AddSession(ctx context.Context, s *Session, onceID string, o
 	})
 }
 
+// KeepLogin writes what changed of a login itself, such as its grant.
+func (d *Directory) KeepLogin(ctx context.Context, l *Login) error {
+	return d.store.Update(ctx, func(tx Tx) error {
+		if err := tx.PutLogin(ctx, l); err != nil {
+			return err
+		}
+		return tx.Notify(ctx, Notice{User: l.User, Login: l.ID})
+	})
+}
+
 // Touch notes when sessions were last used.
 func (d *Directory) Touch(ctx context.Context, used map[[32]byte]time.Time) error {
 	if len(used) == 0 {

@@ -47,6 +47,10 @@ var headerPresets = map[HeaderPreset][4]string{
 	"grafana":      {"X-WEBAUTH-USER", "X-WEBAUTH-EMAIL", "X-WEBAUTH-NAME", "X-WEBAUTH-GROUPS"},
 }
 
+// Names are the preset's user, e-mail, name and groups header; those of the
+// default for the empty preset.
+func (p HeaderPreset) Names() [4]string { return headerPresets[p] }
+
 // Valid reports whether the preset exists.
 func (p HeaderPreset) Valid() bool { _, ok := headerPresets[p]; return ok }
 

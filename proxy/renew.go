@@ -63,6 +63,13 @@ func (p *Proxy) renewLogin(ctx context.Context, s *site, m *member) error {
 	callCtx, cancel := context.WithTimeout(ctx, renewWait)
 	defer cancel()
 	id, next, err := src.Refresh(callCtx, grant, login.Subject)
+	if err != nil && next != nil {
+		// The source answered, and may have replaced the refresh token: losing
+		// the new one would end the session at the next attempt.
+		if saveErr := p.keepGrant(ctx, s, *now, next); saveErr != nil {
+			return saveErr
+		}
+	}
 	switch {
 	case errors.Is(err, claims.ErrUnavailable), errors.Is(err, claims.ErrNoCredentials):
 		return err
@@ -81,6 +88,14 @@ func (p *Proxy) renewLogin(ctx context.Context, s *site, m *member) error {
 		return p.endLogin(ctx, login, "the renewed claims are refused: ", err)
 	}
 	return err
+}
+
+func (p *Proxy) keepGrant(ctx context.Context, s *site, login groups.Login, next *claims.Grant) error {
+	var err error
+	if login.Grant, err = s.sealGrant(&login, next); err != nil {
+		return err
+	}
+	return p.dir.KeepLogin(ctx, &login)
 }
 
 func (p *Proxy) endLogin(ctx context.Context, login groups.Login, why string, cause error) error {

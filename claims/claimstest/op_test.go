@@ -28,7 +28,7 @@ type client struct {
 
 func newClient(t *testing.T, op *claimstest.OP) *client {
 	t.Helper()
-	c := &client{src: claims.NewOIDC(claims.OIDCOptions{Name: "op", Client: op.Client(), Needed: []string{"groups"},
+	c := &client{src: claims.NewOIDC(claims.OIDCOptions{Name: "op", Client: op.Client(), Needed: func() []string { return []string{"groups"} },
 		Config: claims.OIDCConfig{Issuer: op.Issuer(), ClientID: "groupgate"}})}
 	c.Server = httptest.NewServer(c)
 	t.Cleanup(c.Close)

@@ -1,0 +1,66 @@
+# groupgate. "make help" lists the targets. Go is all that "build" and "demo"
+# need; "test" installs what else it wants (deploy/testenv/install.sh).
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+APP     := github.com/groupgate/groupgate/cmd/internal/app
+
+# Pinned, so that a new release cannot turn an old commit red.
+GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
+
+# How long each fuzz target runs, and how often the process is killed.
+FUZZTIME ?= 5s
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test tools format vet unit race fuzz bench lint
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## bin/groupgate: static, stripped, reproducible
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X $(APP).Version=$(VERSION)' -o bin/groupgate ./cmd/groupgate
+	@echo "bin/groupgate $(VERSION)"
+
+demo: ## try it: provider, application and groupgate in one process
+	@$(GO) run ./cmd/demo
+
+test: tools format vet unit race fuzz ## everything, with the real components
+
+tools:
+	@echo "== what the tests need"
+	@deploy/testenv/install.sh
+
+format:
+	@echo "== gofmt"
+	@unformatted=$$(gofmt -l cmd proxy claims groups config deploy); \
+	if [ -n "$$unformatted" ]; then echo "not formatted:"; echo "$$unformatted"; exit 1; fi
+
+vet:
+	@echo "== go vet"
+	@$(GO) vet ./...
+
+# Whole programs with real peers may not skip here: GROUPGATE_E2E=1.
+unit:
+	@echo "== go test"
+	@GROUPGATE_E2E=1 $(GO) test -count=1 -timeout 12m ./...
+
+# The end-to-end tests start the program as a process of its own; under the
+# race detector they would watch only themselves.
+race:
+	@echo "== go test -race"
+	@$(GO) test -race -short -count=1 -timeout 10m $$($(GO) list ./... | grep -v /cmd/internal/e2e)
+
+fuzz: ## every fuzz target for FUZZTIME
+	@echo "== fuzz, $(FUZZTIME) each"
+	@GO="$(GO)" deploy/testenv/fuzz.sh $(FUZZTIME)
+
+bench: ## what a request, a login, a sync and a plan cost
+	@$(GO) test -run '^$$' -bench . -benchmem ./claims/... ./config/... ./groups/... ./proxy/...
+	@$(GO) run ./deploy/bench
+
+lint: ## golangci-lint and govulncheck, pinned
+	@echo "== golangci-lint"
+	@$(GO) run $(GOLANGCI) run ./...
+	@echo "== govulncheck"
+	@GO="$(GO)" deploy/testenv/vulns.sh $(GOVULNCHECK)

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs what the tests need beside Go: Chromium and Node from Debian, the
+# OpenID provider and the browser driver from npm (pinned in package.json).
+# It may run any number of times; when everything is there it takes a moment.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("${@:2}"); }
+need chromium chromium
+need node nodejs
+need npm npm
+need gcc gcc libc6-dev # for the race detector
+[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+# Pages without a font have no text to look at.
+if [ -z "$(find /usr/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ]; then missing+=(fonts-liberation); fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+	echo "installing ${missing[*]}"
+	if [ "$(id -u)" -ne 0 ]; then
+		echo "not root: install them by hand: apt-get install ${missing[*]}" >&2
+		exit 1
+	fi
+	# No package may start a service. An existing policy is left alone.
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		printf '#!/bin/sh\nexit 101\n' >$policy
+		chmod +x $policy
+		trap 'rm -f $policy' EXIT
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get -q -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 update >/dev/null
+	apt-get -q -y -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 install --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+cd "$here"
+# What is installed is compared with what is wanted, not with a time stamp.
+have() { node -p "require('./node_modules/$1/package.json').version" 2>/dev/null || true; }
+want() { node -p "require('./package.json').dependencies['$1']"; }
+for package in oidc-provider playwright-core; do
+	if [ "$(have $package)" != "$(want $package)" ]; then
+		echo "installing the npm packages"
+		npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
+		break
+	fi
+done
+echo "chromium $(dpkg-query -W -f '${Version}' chromium 2>/dev/null || echo '?'), node $(node --version), oidc-provider $(have oidc-provider), playwright-core $(have playwright-core)"

@@ -1,0 +1,245 @@
+// Package admin is the second listener: the JSON API of those who run
+// groupgate, and what a platform asks (healthz, readyz, metrics).
+//
+// It serves a [groups.Directory] and knows nothing of the proxy. Every answer
+// that is not a success is an RFC 9457 problem, made in one place (problem.go).
+//
+// # Design
+//
+// Requests do not meet a ServeMux. It would clean the path, and a group's name
+// may hold "/" or be "..": paths are split as they were sent, segment by
+// segment (route.go). A path that could be read in two ways is not found.
+//
+// The listener is meant for loopback or a cluster's inside, and a browser is
+// what carries an attack there. So there is no cookie: a token stands in a
+// header that a foreign page cannot set, and the Host must be one that nobody
+// can point at us by DNS (access.go).
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/groups"
+)
+
+// actor is who audit events name for what the API does.
+const actor = "api"
+
+// Options of the admin listener. Directory and TokenHash are required.
+type Options struct {
+	Directory *groups.Directory
+	// TokenHash answers the SHA-256 of the token that counts now.
+	TokenHash func() [32]byte
+	Log       *zap.Logger
+	Metrics   http.Handler
+	// Ready is nil when everything is there; else its text says what is
+	// missing, one thing a line. Without it the directory's health decides.
+	Ready func() error
+
+	Sources func() []SourceStatus
+	// TestSource reaches a source and answers one line for people.
+	TestSource func(ctx context.Context, name string) (string, error)
+	Targets    func() []TargetStatus
+	// RetryTarget makes a target's parked work due again. An unknown target is
+	// groups.ErrNotFound.
+	RetryTarget func(ctx context.Context, name string) error
+
+	// Headers renders the header lines an upstream would get, or says why it
+	// would not be reached.
+	Headers func(*groups.View) (lines [][2]string, problem string)
+	// Person says who a statement's person is by the configured identity
+	// claims, for explain. What it leaves empty is taken from the directory.
+	Person func(*claims.Identity) groups.User
+
+	Hosts []string // names this listener may be addressed by, beside the usual
+	Now   func() time.Time
+}
+
+// SourceStatus is a configured source as the API shows it.
+type SourceStatus struct {
+	Name    string `json:"name"`
+	Label   string `json:"label"`
+	Kind    string `json:"kind"` // oidc, saml, ldap, local
+	Ready   bool   `json:"ready"`
+	Problem string `json:"problem,omitempty"`
+}
+
+// TargetStatus is a configured target as the API shows it.
+type TargetStatus struct {
+	Name    string `json:"name"`
+	Kind    string `json:"kind"`
+	Waiting int    `json:"waiting"` // pieces of work that are still to be done
+	Parked  int    `json:"parked"`  // of these, the ones the target refused for good
+	Problem string `json:"problem,omitempty"`
+}
+
+// Server is the admin listener's handler. It is safe for concurrent use.
+type Server struct {
+	o      Options
+	dir    *groups.Directory
+	log    *zap.Logger
+	routes []route
+	csrf   *http.CrossOriginProtection
+	wrong  attempts
+	hosts  map[string]bool
+
+	// A precondition (If-Match) is looked at and then acted on; between the
+	// two nobody else may write through this API.
+	groupWrites, ruleWrites sync.Mutex
+}
+
+// New makes the handler of the admin listener.
+func New(o Options) *Server {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Ready == nil {
+		o.Ready = o.Directory.Healthy
+	}
+	s := &Server{
+		o: o, dir: o.Directory, log: o.Log, csrf: http.NewCrossOriginProtection(),
+		wrong: attempts{now: o.Now, seen: map[string]*attempt{}}, hosts: map[string]bool{},
+	}
+	for _, h := range o.Hosts {
+		s.hosts[strings.ToLower(h)] = true
+	}
+	s.routes = s.table()
+	return s
+}
+
+// exchange is one request on its way through.
+type exchange struct {
+	*recorder
+	r    *http.Request
+	id   string
+	rt   *route
+	args []string // of the path, decoded, in its order
+}
+
+// recorder remembers the status for the log.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{recorder: &recorder{ResponseWriter: w}, r: r, id: strings.ToLower(rand.Text()[:16])}
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+
+	path := r.URL.EscapedPath()
+	if path == "/api/v1" || strings.HasPrefix(path, apiPrefix) {
+		began := s.o.Now()
+		h.Set("X-Request-Id", x.id)
+		if err := s.serveAPI(x, path); err != nil {
+			s.fail(x, err)
+		}
+		s.access(x, began)
+		return
+	}
+	if err := s.serveOpen(x, path); err != nil {
+		s.fail(x, err)
+	}
+}
+
+// serveOpen answers what needs no token. None of it says anything about a
+// person.
+func (s *Server) serveOpen(x *exchange, path string) error {
+	var serve func(*exchange)
+	switch path {
+	case "/":
+		serve = welcome
+	case "/healthz":
+		serve = alive
+	case "/readyz":
+		serve = s.ready
+	case "/metrics":
+		if s.o.Metrics != nil {
+			serve = func(x *exchange) { s.o.Metrics.ServeHTTP(x, x.r) }
+		}
+	}
+	if serve == nil {
+		return errNoPage
+	}
+	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
+		return notAllowed("GET, HEAD")
+	}
+	serve(x)
+	return nil
+}
+
+func welcome(x *exchange) {
+	text(x, http.StatusOK, "groupgate: the admin listener. The API is at /api/v1/, described by /api/v1/openapi.json.\n")
+}
+
+// alive is liveness: it looks at nothing, because restarting helps neither a
+// store nor a source that is down.
+func alive(x *exchange) { text(x, http.StatusOK, "ok") }
+
+func (s *Server) ready(x *exchange) {
+	if err := s.o.Ready(); err != nil {
+		text(x, http.StatusServiceUnavailable, strings.TrimSuffix(err.Error(), "\n")+"\n")
+		return
+	}
+	text(x, http.StatusOK, "ok")
+}
+
+func text(x *exchange, status int, body string) {
+	x.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	x.WriteHeader(status)
+	_, _ = io.WriteString(x, body) // the client may be gone
+}
+
+// serveAPI is the walk of an API request: from where, by whom, to what.
+func (s *Server) serveAPI(x *exchange, path string) error {
+	if !s.hostAllowed(x.r.Host) {
+		return errHost
+	}
+	if err := s.csrf.Check(x.r); err != nil {
+		return errCrossOrigin
+	}
+	if err := s.authorize(x.r); err != nil {
+		return err
+	}
+	if err := s.find(x, path); err != nil {
+		return err
+	}
+	return x.rt.serve(x)
+}
+
+// access writes one line a request. The path stays out of it: the audit trail
+// says what was done to whom, in order and unsampled.
+func (s *Server) access(x *exchange, began time.Time) {
+	pattern := ""
+	if x.rt != nil {
+		pattern = x.rt.pattern
+	}
+	s.log.Info("api request", zap.String("request_id", x.id), zap.String("method", x.r.Method),
+		zap.String("endpoint", pattern), zap.Int("status", x.status),
+		zap.Float64("ms", float64(s.o.Now().Sub(began).Microseconds())/1000), zap.String("client", clientOf(x.r)))
+}
