@@ -242,7 +242,7 @@ func TestTheExampleLoadsAsItIs(t *testing.T) {
 		"identity":     cfg.Identity.Names == d.Identity.Names,
 		"guard":        *cfg.Sync.Guard == groups.DefaultGuard,
 		"headers":      cfg.Headers.GroupsFormat == d.Headers.GroupsFormat && cfg.Headers.MaxBytes == d.Headers.MaxBytes && cfg.Headers.OnOverflow == d.Headers.OnOverflow,
-		"header names": [4]string{cfg.Headers.User, cfg.Headers.Email, cfg.Headers.Name, cfg.Headers.Groups} == conventional(""),
+		"header names": [4]string{cfg.Headers.User, cfg.Headers.Email, cfg.Headers.Name, cfg.Headers.Groups} == proxy.HeaderPreset("").Names(),
 		"admin":        cfg.Admin == d.Admin,
 		"log":          cfg.Log == d.Log,
 		"sync":         cfg.Sync.Enabled && cfg.Sync.RemoveFromGroups && cfg.Sync.CreateNewGroups,

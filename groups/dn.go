@@ -31,8 +31,9 @@ func canonicalDN(s string) (string, error) {
 		}
 		parts := make([]string, 0, len(rdn.Attributes))
 		for _, a := range rdn.Attributes {
-			name := lowerASCII(a.Type)
-			if short, known := dnTypes[strings.TrimPrefix(name, "oid.")]; known {
+			// "OID." before a number is how RFC 2253 section 4 reads old names.
+			name := strings.TrimPrefix(lowerASCII(a.Type), "oid.")
+			if short, known := dnTypes[name]; known {
 				name = short
 			}
 			// Quoting keeps a separator inside a value apart from one outside.

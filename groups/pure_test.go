@@ -2,6 +2,7 @@ package groups
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -53,4 +54,11 @@ func checkGrants(t *testing.T, rules *Rules, js, want string) {
 	if got := granted(rules.Apply(statement(t, "s", js), keep())); got != want {
 		t.Errorf("claims %s grant %q, want %q", js, got, want)
 	}
+}
+
+// allocated is how much memory was handed out so far.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }

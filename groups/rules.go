@@ -223,23 +223,29 @@ func compileRegexp(expr string) (*regexp.Regexp, error) {
 	return regexp.Compile(`\A(?:` + expr + `)\z`)
 }
 
-var templateRef = regexp.MustCompile(`\$(\$|[0-9A-Za-z_]+|\{[^}]*\}?)`)
+// templateRef finds what regexp.Expand takes for a reference: letters and
+// digits are those of Unicode there.
+var templateRef = regexp.MustCompile(`\$(\$|[\p{L}\p{Nd}_]+|\{[^}]*\}?)`)
 
 // checkTemplate refuses a reference to something the expression does not
 // capture: regexp would silently put nothing there, and "$1x" reads "1x".
+// A number is one only as Expand reads it: "$01" is a name.
 func checkTemplate(expr *regexp.Regexp, template string) error {
 	for _, m := range templateRef.FindAllStringSubmatch(template, -1) {
 		if m[1] == "$" {
 			continue
 		}
-		name := strings.TrimSuffix(strings.TrimPrefix(m[1], "{"), "}")
-		if n, err := strconv.Atoi(name); err == nil {
+		name, closed := m[1], true
+		if inner, braced := strings.CutPrefix(name, "{"); braced {
+			name, closed = strings.CutSuffix(inner, "}")
+		}
+		if n, err := strconv.Atoi(name); closed && err == nil && n >= 0 && strconv.Itoa(n) == name {
 			if n > expr.NumSubexp() {
 				return fmt.Errorf("%s: the expression has %d capture groups", m[0], expr.NumSubexp())
 			}
 			continue
 		}
-		if name == "" || !slices.Contains(expr.SubexpNames(), name) {
+		if !closed || name == "" || !slices.Contains(expr.SubexpNames(), name) {
 			return fmt.Errorf("%s: the expression captures no %q (write ${1}x for group 1 followed by x, $$ for a dollar sign)", m[0], name)
 		}
 	}

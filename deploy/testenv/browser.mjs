@@ -1,0 +1,105 @@
+// Drives Chromium through a scenario and says what it saw.
+//
+//   node browser.mjs < scenario.json
+//
+// The scenario is {"width","height","scheme":"light|dark","pages":["http://..."],
+// "own":["http://..."],"steps":[...]}. Requests go to origins in "own" or in
+// "pages" alone; "pages" are the origins whose pages are watched. A step is one of
+//
+//   {"goto": URL}                       and wait for the page
+//   {"fill": SELECTOR, "value": TEXT}
+//   {"click": SELECTOR}                 and wait for the page it leads to
+//   {"expect": TEXT}                    visible text of the page
+//   {"status": 403}                     of the page's own answer
+//   {"url": TEXT}                       a part of the page's address
+//   {"shot": FILE}                      the whole page, PNG
+//   {"measure": NAME}                   title, size and what sticks out sideways
+//
+// It prints {"measures":{...},"console":[...],"foreign":[...],"error":"..."}:
+// what watched pages wrote to the console as a warning or an error (a breach of
+// the Content-Security-Policy is one), and what they asked of other origins.
+import process from 'node:process';
+import { chromium } from 'playwright-core';
+
+let input = '';
+for await (const chunk of process.stdin) input += chunk;
+const scenario = JSON.parse(input);
+const seen = { measures: {}, console: [], foreign: [] };
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'],
+});
+
+// measure runs in the page.
+const measure = () => {
+  const root = document.documentElement;
+  const wide = [...document.querySelectorAll('body *')]
+    .filter((e) => e.getBoundingClientRect().right > root.clientWidth + 0.5)
+    .map((e) => `${e.tagName.toLowerCase()}.${e.className}`);
+  return {
+    title: document.title, heading: document.querySelector('h1')?.textContent ?? '',
+    scroll_width: root.scrollWidth, client_width: root.clientWidth, sticks_out: wide,
+    background: getComputedStyle(document.body).backgroundColor, styled: document.styleSheets.length,
+    lang: root.lang, viewport: document.querySelector('meta[name=viewport]') !== null,
+  };
+};
+
+async function run(page, answer) {
+  for (const [i, step] of scenario.steps.entries()) {
+    const fail = (why) => { throw new Error(`step ${i + 1} ${JSON.stringify(step)}: ${why}; at ${page.url()}`); };
+    if (step.goto) {
+      await page.goto(step.goto, { waitUntil: 'load' });
+    } else if (step.fill) {
+      await page.fill(step.fill, step.value);
+    } else if (step.click) {
+      await page.click(step.click);
+      await page.waitForLoadState('load');
+    } else if (step.expect) {
+      await page.getByText(step.expect).first().waitFor({ state: 'visible' });
+    } else if (step.status) {
+      if (answer.status !== step.status) fail(`the status is ${answer.status}`);
+    } else if (step.url) {
+      await page.waitForURL((u) => u.href.includes(step.url));
+    } else if (step.shot) {
+      await page.screenshot({ path: step.shot, fullPage: true });
+    } else if (step.measure) {
+      seen.measures[step.measure] = await page.evaluate(measure);
+    } else {
+      fail('unknown step');
+    }
+  }
+}
+
+try {
+  const context = await browser.newContext({
+    viewport: { width: scenario.width ?? 1280, height: scenario.height ?? 800 }, colorScheme: scenario.scheme ?? 'light',
+  });
+  const page = await context.newPage();
+  page.setDefaultTimeout(scenario.timeout ?? 15000);
+  const answer = { status: 0 };
+  page.on('response', (r) => {
+    if (r.request().isNavigationRequest() && r.frame() === page.mainFrame()) answer.status = r.status();
+  });
+  const watched = (url) => scenario.pages.some((p) => url === p || url.startsWith(`${p}/`));
+  page.on('console', (m) => {
+    // The browser itself notes every page that answers with an error.
+    const own = m.text().startsWith('Failed to load resource') && m.location().url === page.url();
+    if (['error', 'warning'].includes(m.type()) && watched(page.url()) && !own) seen.console.push(`${page.url()}: ${m.text()}`);
+  });
+  page.on('pageerror', (e) => seen.console.push(`${page.url()}: ${e.message}`));
+  await context.route('**/*', (route) => {
+    const r = route.request();
+    const { origin } = new URL(r.url());
+    if (scenario.pages.includes(origin) || (scenario.own ?? []).includes(origin)) return route.continue();
+    if (r.isNavigationRequest() || watched(r.frame().url())) seen.foreign.push(r.url());
+    return route.abort();
+  });
+  await run(page, answer);
+} catch (err) {
+  seen.error = err.message;
+} finally {
+  await browser.close();
+}
+process.stdout.write(`${JSON.stringify(seen)}\n`);

@@ -1,0 +1,269 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/groupgate/groupgate/groups"
+)
+
+const maxDescription = 4 << 10 // bytes
+
+func (s *Server) listGroups(x *exchange) error {
+	p, err := x.page("groups")
+	if err != nil {
+		return err
+	}
+	found, err := s.dir.Store().Groups(x.r.Context(), p.q.Get("query"), p.after, p.limit+1)
+	if err != nil {
+		return err
+	}
+	return x.ok(each(cut(p, found, func(g groups.Group) string { return g.Name }), shown))
+}
+
+func shown(g groups.Group) groups.Group {
+	g.Created = g.Created.UTC()
+	return g
+}
+
+// groupTag covers what PATCH can change. The number of members is not in it:
+// whoever edits a description does not mind that somebody signed in.
+func groupTag(g *groups.Group) string { return tag(g.Name, string(g.Control), g.Description) }
+
+func (s *Server) group(x *exchange, name string) (*groups.Group, error) {
+	g, err := s.dir.Store().Group(x.r.Context(), name)
+	if errors.Is(err, groups.ErrNotFound) {
+		return nil, notFound("There is no group %q.", name)
+	}
+	return g, err
+}
+
+func (s *Server) getGroup(x *exchange) error {
+	g, err := s.group(x, x.args[0])
+	if err != nil {
+		return err
+	}
+	return x.group(g)
+}
+
+func (x *exchange) group(g *groups.Group) error {
+	x.Header().Set("ETag", groupTag(g))
+	return x.ok(shown(*g))
+}
+
+func groupAddress(name string) string { return apiPrefix + "groups/" + segmentOf(name) }
+
+func (s *Server) createGroup(x *exchange) error {
+	in := struct {
+		Name        string         `json:"name"`
+		Control     groups.Control `json:"control"`
+		Description string         `json:"description"`
+	}{Control: groups.Manual}
+	if err := x.decode(&in, maxBody); err != nil {
+		return err
+	}
+	faults := append(s.nameFaults(in.Name), controlFaults(in.Control)...)
+	if faults = append(faults, descriptionFaults(in.Description)...); faults != nil {
+		return invalid(faults...)
+	}
+	made := []groups.Group{{Name: in.Name, Control: in.Control, Description: in.Description, Created: s.o.Now()}}
+	err := s.dir.CreateGroups(x.r.Context(), made, actor)
+	if errors.Is(err, groups.ErrConflict) {
+		return conflict("There is a group %q already.", in.Name)
+	}
+	if err != nil {
+		return err
+	}
+	x.Header().Set("ETag", groupTag(&made[0]))
+	return x.created(groupAddress(in.Name), shown(made[0]))
+}
+
+func (s *Server) nameFaults(name string) []Fault {
+	if err := s.dir.CheckGroupName(name); err != nil {
+		return []Fault{{"name", err.Error()}}
+	}
+	if strings.Contains(name, "\x00") {
+		return []Fault{{"name", "the name holds a NUL character"}}
+	}
+	return nil
+}
+
+func controlFaults(c groups.Control) []Fault {
+	if c != groups.SSO && c != groups.Manual {
+		return []Fault{{"control", fmt.Sprintf("%q is neither %q nor %q", c, groups.SSO, groups.Manual)}}
+	}
+	return nil
+}
+
+func descriptionFaults(text string) []Fault {
+	if len(text) > maxDescription || strings.Contains(text, "\x00") {
+		return []Fault{{"description", fmt.Sprintf("longer than %d bytes, or with a NUL character", maxDescription)}}
+	}
+	return nil
+}
+
+// change is one member of a merge patch (RFC 7396): not there, null, or a
+// text.
+type change struct {
+	set   bool
+	value *string
+}
+
+func (c *change) UnmarshalJSON(raw []byte) error {
+	c.set = true
+	return json.Unmarshal(raw, &c.value)
+}
+
+type groupPatch struct {
+	Name        change `json:"name"`
+	Control     change `json:"control"`
+	Description change `json:"description"`
+}
+
+// change checks a patch of a group. A null takes a value away, and only a
+// description can be gone.
+func (s *Server) change(g *groups.Group, in *groupPatch) (groups.GroupChange, []Fault) {
+	var out groups.GroupChange
+	var faults []Fault
+	if in.Name.set {
+		switch out.Name = in.Name.value; {
+		case out.Name == nil:
+			faults = append(faults, Fault{"name", "a group has a name"})
+		case *out.Name != g.Name:
+			faults = append(faults, s.nameFaults(*out.Name)...)
+		}
+	}
+	if in.Control.set {
+		if in.Control.value == nil {
+			faults = append(faults, Fault{"control", "a group has a control"})
+		} else {
+			c := groups.Control(*in.Control.value)
+			out.Control = &c
+			faults = append(faults, controlFaults(c)...)
+		}
+	}
+	if in.Description.set {
+		if out.Description = in.Description.value; out.Description == nil {
+			out.Description = new(string)
+		}
+		faults = append(faults, descriptionFaults(*out.Description)...)
+	}
+	return out, faults
+}
+
+func (s *Server) patchGroup(x *exchange) error {
+	var in groupPatch
+	if err := x.decode(&in, maxBody, "application/merge-patch+json"); err != nil {
+		return err
+	}
+	s.groupWrites.Lock()
+	defer s.groupWrites.Unlock()
+	name := x.args[0]
+	g, err := s.group(x, name)
+	if err != nil {
+		return err
+	}
+	if err := x.precondition(groupTag(g)); err != nil {
+		return err
+	}
+	change, faults := s.change(g, &in)
+	if faults != nil {
+		return invalid(faults...)
+	}
+	g, err = s.dir.UpdateGroup(x.r.Context(), name, change, actor)
+	if errors.Is(err, groups.ErrConflict) {
+		return conflict("There is a group %q already.", *change.Name)
+	}
+	if err != nil {
+		return err
+	}
+	x.Header().Set("Content-Location", groupAddress(g.Name))
+	return x.group(g)
+}
+
+func (s *Server) deleteGroup(x *exchange) error {
+	s.groupWrites.Lock()
+	defer s.groupWrites.Unlock()
+	name := x.args[0]
+	etag := ""
+	g, err := s.dir.Store().Group(x.r.Context(), name)
+	switch {
+	case err == nil:
+		etag = groupTag(g)
+	case !errors.Is(err, groups.ErrNotFound):
+		return err
+	}
+	if err := x.precondition(etag); err != nil {
+		return err
+	}
+	if err := s.dir.DeleteGroup(x.r.Context(), name, actor); err != nil && !errors.Is(err, groups.ErrNotFound) {
+		return err
+	}
+	return x.done()
+}
+
+// member is a user in a group as the API shows it.
+type member struct {
+	person
+	Origin groups.Control `json:"origin"`
+	Since  time.Time      `json:"since,omitzero"`
+	Why    []why          `json:"why"`
+	By     string         `json:"by,omitempty"`
+}
+
+func memberOf(m groups.Member) member {
+	return member{personOf(&m.User), m.Membership.Origin(), m.Membership.Since.UTC(), reasons(m.Membership.Grants), m.Membership.By}
+}
+
+func (s *Server) listMembers(x *exchange) error {
+	p, err := x.page("members")
+	if err != nil {
+		return err
+	}
+	var after groups.UserID
+	if p.after != "" {
+		if after, err = groups.ParseUserID(p.after); err != nil {
+			return p.badCursor()
+		}
+	}
+	if _, err := s.group(x, x.args[0]); err != nil {
+		return err
+	}
+	found, err := s.dir.Store().Members(x.r.Context(), x.args[0], after, p.limit+1)
+	if err != nil {
+		return err
+	}
+	return x.ok(each(cut(p, found, func(m groups.Member) string { return m.User.ID.String() }), memberOf))
+}
+
+func (s *Server) addMember(x *exchange) error {
+	id, err := userArg(x.args[1])
+	if err != nil {
+		return err
+	}
+	if err := s.dir.AddMember(x.r.Context(), x.args[0], id, actor); err != nil {
+		return memberFault(err)
+	}
+	return x.done()
+}
+
+func (s *Server) removeMember(x *exchange) error {
+	id, err := userArg(x.args[1])
+	if err != nil {
+		return err
+	}
+	if err := s.dir.RemoveMember(x.r.Context(), x.args[0], id, actor); err != nil {
+		return memberFault(err)
+	}
+	return x.done()
+}
+
+func memberFault(err error) error {
+	if errors.Is(err, groups.ErrNotFound) {
+		return notFound("There is no such group, or no such user.")
+	}
+	return err
+}
