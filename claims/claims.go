@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -87,10 +88,47 @@ type Resolution struct {
 // Claims is one JSON object of statements about a person. The zero value has
 // none. Claims are immutable and safe for concurrent use.
 type Claims struct {
-	m map[string]any
+	o *object
 	// incomplete says why a claim that is not here may still exist at the
 	// source; then nothing is absent, only unknown.
 	incomplete string
+}
+
+// object is the JSON object in two forms, each made from the other when it is
+// first asked for: most logins only compare bytes, most syncs only read values.
+type object struct {
+	decode, encode sync.Once
+	m              map[string]any
+	raw            []byte // keys sorted
+	err            error  // of encode
+}
+
+func of(m map[string]any, incomplete string) Claims {
+	o := &object{m: m}
+	o.decode.Do(func() {})
+	return Claims{o, incomplete}
+}
+
+// Stored takes back what MarshalJSON wrote. It is read when something is asked
+// of it; anything else than what MarshalJSON wrote has no claims.
+func Stored(raw []byte, incomplete string) Claims {
+	o := &object{raw: raw}
+	o.encode.Do(func() {})
+	return Claims{o, incomplete}
+}
+
+func (c Claims) all() map[string]any {
+	if c.o == nil {
+		return nil
+	}
+	c.o.decode.Do(func() {
+		dec := json.NewDecoder(bytes.NewReader(c.o.raw))
+		dec.UseNumber()
+		if dec.Decode(&c.o.m) != nil {
+			c.o.m = nil
+		}
+	})
+	return c.o.m
 }
 
 // Parse reads one JSON object. It refuses what could be read in two ways: a
@@ -113,7 +151,7 @@ func Parse(data []byte) (Claims, error) {
 	if _, err := dec.Token(); err != io.EOF {
 		return Claims{}, errors.New("claims: data after the JSON object")
 	}
-	return Claims{m: m}, nil
+	return of(m, ""), nil
 }
 
 func parseValue(dec *json.Decoder, depth int) (any, error) {
@@ -182,19 +220,27 @@ func FromMap(attrs map[string][]string) Claims {
 		}
 		m[k] = list
 	}
-	return Claims{m: m}
+	return of(m, "")
 }
 
-// MarshalJSON writes the object the claims were read from.
+// MarshalJSON writes the object the claims were read from, with sorted keys:
+// equal claims are equal bytes. The bytes are not the caller's to change.
 func (c Claims) MarshalJSON() ([]byte, error) {
-	if c.m == nil {
+	if c.o == nil {
 		return []byte("{}"), nil
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(c.m)
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), err
+	c.o.encode.Do(func() {
+		if c.o.m == nil {
+			c.o.raw = []byte("{}")
+			return
+		}
+		var buf bytes.Buffer
+		enc := json.NewEncoder(&buf)
+		enc.SetEscapeHTML(false)
+		c.o.err = enc.Encode(c.o.m)
+		c.o.raw = bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+	})
+	return c.o.raw, c.o.err
 }
 
 // UnmarshalJSON is [Parse].
@@ -209,7 +255,7 @@ func (c *Claims) UnmarshalJSON(data []byte) error {
 }
 
 // Names lists the top-level claims, sorted.
-func (c Claims) Names() []string { return slices.Sorted(maps.Keys(c.m)) }
+func (c Claims) Names() []string { return slices.Sorted(maps.Keys(c.all())) }
 
 // Incomplete says why claims that are missing here count as [Unknown] instead
 // of [Absent]; empty when nothing is missing.
@@ -304,7 +350,7 @@ func (c Claims) overage(name string) string {
 	if !strings.HasPrefix(name, "/") {
 		base = name
 	}
-	switch names := c.m["_claim_names"].(type) {
+	switch names := c.all()["_claim_names"].(type) {
 	case nil:
 	case map[string]any:
 		if _, marked := names[base]; marked {
@@ -314,11 +360,11 @@ func (c Claims) overage(name string) string {
 		return "overage: _claim_names is not an object"
 	}
 	if base == "groups" || base == "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups" {
-		if v, there := c.m["hasgroups"]; there && v != false && v != "false" {
+		if v, there := c.all()["hasgroups"]; there && v != false && v != "false" {
 			return "overage: the source says there are more groups than it sends (hasgroups)"
 		}
 		for _, link := range []string{"groups.link", "http://schemas.microsoft.com/claims/groups.link"} {
-			if _, there := c.m[link]; there {
+			if _, there := c.all()[link]; there {
 				return "overage: the source sends a link in place of the groups (groups.link)"
 			}
 		}
@@ -330,11 +376,12 @@ func (c Claims) overage(name string) string {
 // the same as a missing member: the first is unknown, the second absent.
 func (c Claims) find(name string) (v any, found bool, why string) {
 	if !strings.HasPrefix(name, "/") {
-		v, found = c.m[name]
+		v, found = c.all()[name]
 		return v, found, ""
 	}
-	v = c.m
-	if c.m == nil {
+	m := c.all()
+	v = m
+	if m == nil {
 		return nil, false, ""
 	}
 	for token := range strings.SplitSeq(name[1:], "/") {
@@ -416,18 +463,18 @@ func (c Claims) True(name string) bool {
 
 // Without returns the claims without the named top-level ones.
 func (c Claims) Without(names ...string) Claims {
-	m := maps.Clone(c.m)
+	m := maps.Clone(c.all())
 	for _, n := range names {
 		delete(m, n)
 	}
-	return Claims{m: m, incomplete: c.incomplete}
+	return of(m, c.incomplete)
 }
 
 // Fill returns the claims with what they lack taken from other, object by
 // object; where both have a value, c's stands. It joins an ID token (c) with
 // userinfo (other).
 func (c Claims) Fill(other Claims) Claims {
-	return Claims{m: fill(c.m, other.m), incomplete: c.incomplete}
+	return of(fill(c.all(), other.all()), c.incomplete)
 }
 
 func fill(a, b map[string]any) map[string]any {
@@ -452,18 +499,18 @@ func fill(a, b map[string]any) map[string]any {
 // the same source: a refresh that does not mention a claim changes nothing.
 // An earlier overage marker is left behind for claims that are stated now.
 func (c Claims) FillFromEarlier(earlier Claims) Claims {
-	old := maps.Clone(earlier.m)
+	old := maps.Clone(earlier.all())
 	if names, ok := old["_claim_names"].(map[string]any); ok {
 		names = maps.Clone(names)
-		maps.DeleteFunc(names, func(k string, _ any) bool { _, now := c.m[k]; return now })
+		maps.DeleteFunc(names, func(k string, _ any) bool { _, now := c.all()[k]; return now })
 		old["_claim_names"] = names
 	}
-	if _, now := c.m["groups"]; now {
+	if _, now := c.all()["groups"]; now {
 		delete(old, "hasgroups")
 		delete(old, "groups.link")
 		delete(old, "http://schemas.microsoft.com/claims/groups.link")
 	}
-	out := c.Fill(Claims{m: old})
+	out := c.Fill(of(old, ""))
 	out.incomplete = c.incomplete
 	if earlier.incomplete != "" && out.incomplete == "" {
 		out.incomplete = earlier.incomplete

@@ -71,15 +71,15 @@ func (o *OIDC) checkUserinfo(body []byte, sub string) (Claims, error) {
 	if err := exactKeys(c); err != nil {
 		return Claims{}, err
 	}
-	if got, _ := c.m["sub"].(string); got == "" || got != sub {
+	if got, _ := c.all()["sub"].(string); got == "" || got != sub {
 		return Claims{}, errors.New("sub is missing or another person's")
 	}
-	if _, there := c.m["iss"]; there {
+	if _, there := c.all()["iss"]; there {
 		if err := o.checkIssuer(c); err != nil {
 			return Claims{}, err
 		}
 	}
-	if _, there := c.m["aud"]; there {
+	if _, there := c.all()["aud"]; there {
 		if err := o.checkAudience(c); err != nil {
 			return Claims{}, err
 		}

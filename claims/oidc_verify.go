@@ -71,8 +71,8 @@ func (o *OIDC) verify(ctx context.Context, p *provider, raw string, want expecte
 	if verifyErr != nil {
 		return nil, o.errorf(step, ErrProtocol, "the token is malformed")
 	}
-	if _, there := tok.claims.m["at_hash"]; there {
-		if _, text := tok.claims.m["at_hash"].(string); !text || verified.VerifyAccessToken(want.accessToken) != nil {
+	if _, there := tok.claims.all()["at_hash"]; there {
+		if _, text := tok.claims.all()["at_hash"].(string); !text || verified.VerifyAccessToken(want.accessToken) != nil {
 			return nil, o.errorf(step, ErrProtocol, "at_hash does not fit the access token")
 		}
 	}
@@ -105,7 +105,7 @@ func (n *noting) VerifySignature(ctx context.Context, raw string) ([]byte, error
 	n.verified = true
 	own := map[string]any{}
 	for _, name := range []string{"iss", "sub", "aud", "exp", "iat", "nbf", "nonce", "at_hash"} {
-		if v, there := n.claims.m[name]; there {
+		if v, there := n.claims.all()[name]; there {
 			own[name] = v
 		}
 	}
@@ -134,7 +134,7 @@ func (o *OIDC) checkClaims(c Claims, want expected) (*idToken, error) {
 	if err := exactKeys(c); err != nil {
 		return nil, err
 	}
-	if _, logout := c.m["events"]; logout {
+	if _, logout := c.all()["events"]; logout {
 		return nil, errors.New("a token about events (such as a logout token)")
 	}
 	if err := o.checkIssuer(c); err != nil {
@@ -144,7 +144,7 @@ func (o *OIDC) checkClaims(c Claims, want expected) (*idToken, error) {
 		return nil, err
 	}
 	if want.nonce != nil {
-		nonce, _ := c.m["nonce"].(string)
+		nonce, _ := c.all()["nonce"].(string)
 		if nonce == "" || subtle.ConstantTimeCompare([]byte(nonce), []byte(*want.nonce)) != 1 {
 			return nil, errors.New("nonce is missing or not this login's")
 		}
@@ -160,7 +160,7 @@ func (o *OIDC) checkClaims(c Claims, want expected) (*idToken, error) {
 // exactKeys refuses a claim of the protocol in another spelling: what reads
 // JSON keys without regard to case would believe it.
 func exactKeys(c Claims) error {
-	for key := range c.m {
+	for key := range c.all() {
 		for _, name := range []string{"iss", "sub", "aud", "exp", "iat", "nbf", "nonce", "azp", "at_hash", "auth_time", "sid", "email_verified"} {
 			if key != name && strings.EqualFold(key, name) {
 				return fmt.Errorf("%s is written in another case", name)
@@ -171,7 +171,7 @@ func exactKeys(c Claims) error {
 }
 
 func (o *OIDC) checkIssuer(c Claims) error {
-	iss, _ := c.m["iss"].(string)
+	iss, _ := c.all()["iss"].(string)
 	// The one provider that is known to leave its own scheme out; go-oidc
 	// allows the same.
 	google := o.cfg.Issuer == "https://accounts.google.com" && iss == "accounts.google.com"
@@ -186,7 +186,7 @@ func (o *OIDC) checkIssuer(c Claims) error {
 // 3.1.3.7, numbers 3 to 5).
 func (o *OIDC) checkAudience(c Claims) error {
 	var several bool
-	switch aud := c.m["aud"].(type) {
+	switch aud := c.all()["aud"].(type) {
 	case string:
 		if aud != o.cfg.ClientID {
 			return errors.New("aud is another client")
@@ -207,7 +207,7 @@ func (o *OIDC) checkAudience(c Claims) error {
 	default:
 		return errors.New("aud is missing or not text")
 	}
-	azp, there := c.m["azp"]
+	azp, there := c.all()["azp"]
 	if there && azp != o.cfg.ClientID {
 		return errors.New("azp is another client")
 	}
@@ -218,7 +218,7 @@ func (o *OIDC) checkAudience(c Claims) error {
 }
 
 func subject(c Claims) (string, error) {
-	sub, _ := c.m["sub"].(string)
+	sub, _ := c.all()["sub"].(string)
 	switch {
 	case strings.TrimSpace(sub) == "":
 		return "", errors.New("sub is missing or not text")
@@ -237,7 +237,7 @@ func (o *OIDC) checkTimes(tok *idToken) error {
 	if tok.issued, ok = instant(tok.claims, "iat"); !ok {
 		return errors.New("iat is missing or not a time")
 	}
-	if _, there := tok.claims.m["nbf"]; there {
+	if _, there := tok.claims.all()["nbf"]; there {
 		nbf, ok := instant(tok.claims, "nbf")
 		if !ok || nbf.After(now.Add(iatFuture)) {
 			return errors.New("nbf is not a time or in the future")
@@ -256,7 +256,7 @@ func (o *OIDC) checkTimes(tok *idToken) error {
 
 // instant reads a NumericDate (RFC 7519 section 2), which may have a fraction.
 func instant(c Claims, name string) (time.Time, bool) {
-	n, ok := c.m[name].(json.Number)
+	n, ok := c.all()[name].(json.Number)
 	if !ok {
 		return time.Time{}, false
 	}

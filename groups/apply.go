@@ -193,6 +193,20 @@ func (w *Wanted) Keeps(g Grant) bool {
 	return !w.peek(g.Claim).complete
 }
 
+// keepsUnread reports whether a grant stays only because of a claim that no
+// rule reads any more. What that claim says next is not in the fingerprint.
+func (w *Wanted) keepsUnread(have []Membership) bool {
+	for _, m := range have {
+		for _, g := range m.Grants {
+			_, read := w.States[g.Claim]
+			if !read && g.Source == w.Source && g.Rule != DefaultRule && w.Keeps(g) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Problems lists the claims that are not complete, for the audit trail.
 func (w *Wanted) Problems() map[string]claims.Resolution {
 	var out map[string]claims.Resolution

@@ -103,8 +103,8 @@ func (d *Directory) eachPending(ctx context.Context, st *state, epoch int64, fn 
 			known++
 		}
 		src := st.sources[rec.Source]
-		if src == nil {
-			return nil // a source that is gone takes nothing with it
+		if src == nil || rec.gone() {
+			return nil // a source that is gone takes nothing with it; a person who is gone gets nothing
 		}
 		want := st.rules.Apply(rec.identity(), st.sourcePolicy(src, true))
 		if rec.Fingerprint == "" || rec.Fingerprint != fingerprint(want, st.policy, epoch) {

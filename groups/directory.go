@@ -45,6 +45,9 @@ type Directory struct {
 	// state is what a sync decides by. It is swapped whole: a sync that began
 	// with an older one starts over (see SignIn).
 	state atomic.Pointer[state]
+	// syncing is held for reading by every sync that writes, and by swap: once
+	// a state is swapped in, no sync that decided by another can still commit.
+	syncing sync.RWMutex
 	// evaluating serialises what touches everybody: rule changes, reloads and
 	// the guard's release.
 	evaluating sync.Mutex
@@ -124,21 +127,38 @@ func (d *Directory) Configure(ctx context.Context, s Settings) error {
 	if err := d.declare(ctx, s.Groups); err != nil {
 		return fmt.Errorf("directory: declare groups: %w", err)
 	}
-	d.state.Store(st)
-	return d.catchUp(ctx)
+	return d.adopt(ctx, st)
 }
 
-// catchUp evaluates everybody, unless that was done with the same state.
-func (d *Directory) catchUp(ctx context.Context) error {
-	st := d.state.Load()
+// adopt makes st the state that syncs decide by, and evaluates everybody
+// unless that was done with the same state. From the first sync that may
+// decide by st until the evaluation is through, the store says of no state
+// that everybody stands by it: when it fails half way, going back to the old
+// settings evaluates as well.
+func (d *Directory) adopt(ctx context.Context, st *state) error {
 	var last string
 	if err := d.meta(ctx, metaEvaluated, &last); err != nil {
 		return err
 	}
 	if last == st.hash {
+		d.swap(st)
 		return nil
 	}
+	if last != "" {
+		if err := d.store.Update(ctx, func(tx Tx) error { return markEvaluated(ctx, tx, "") }); err != nil {
+			return fmt.Errorf("directory: %w", err)
+		}
+	}
+	d.swap(st)
 	return d.evaluate(ctx, st, false)
+}
+
+// swap waits for the syncs under way: what they commit, an evaluation that
+// begins now will see.
+func (d *Directory) swap(st *state) {
+	d.syncing.Lock()
+	defer d.syncing.Unlock()
+	d.state.Store(st)
 }
 
 func compileState(s Settings, stored []Rule) (*state, error) {

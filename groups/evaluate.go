@@ -41,16 +41,21 @@ func (d *Directory) evaluate(ctx context.Context, st *state, allowed bool) error
 		}
 	}
 	return d.store.Update(ctx, func(tx Tx) error {
-		raw, err := json.Marshal(st.hash)
-		if err != nil {
-			return err
-		}
 		// Everybody's view: without stored memberships the rules alone decide.
 		if err := tx.Notify(ctx, Notice{}); err != nil {
 			return err
 		}
-		return tx.PutMeta(ctx, metaEvaluated, raw)
+		return markEvaluated(ctx, tx, st.hash)
 	})
+}
+
+// markEvaluated notes which state everybody stands by; "" is none.
+func markEvaluated(ctx context.Context, tx Tx, hash string) error {
+	raw, err := json.Marshal(hash)
+	if err != nil {
+		return err
+	}
+	return tx.PutMeta(ctx, metaEvaluated, raw)
 }
 
 func (d *Directory) guardEvaluation(ctx context.Context, st *state, losers []UserID) (hold bool, err error) {
@@ -116,6 +121,9 @@ func (d *Directory) evaluateUser(ctx context.Context, tx Tx, st *state, f *diffe
 		if err != nil {
 			return nil, err
 		}
+		if rec.gone() {
+			continue
+		}
 		e, err := d.evaluateIdentity(ctx, tx, st, user, rec, hold, epoch)
 		if err != nil {
 			return nil, err
@@ -149,7 +157,7 @@ func (d *Directory) evaluateIdentity(ctx context.Context, tx Tx, st *state, user
 		}
 	}
 	rec.Fingerprint = ""
-	if len(change.Held) == 0 {
+	if len(change.Held) == 0 && !want.keepsUnread(have) {
 		rec.Fingerprint = fingerprint(want, st.policy, *epoch)
 	}
 	if err := tx.PutIdentity(ctx, rec); err != nil {

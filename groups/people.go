@@ -200,10 +200,8 @@ func (d *Directory) changed(ctx context.Context, tx Tx, user UserID, e *Event) e
 	if e.Kind == EventMemberGone {
 		c = &Change{Removed: []string{e.Group}}
 	}
-	for _, target := range d.state.Load().settings.Targets {
-		if err := tx.AddWork(ctx, Work{Target: target, User: user, Body: c.describe(), Created: e.At}); err != nil {
-			return err
-		}
+	if err := d.state.Load().tellTargets(ctx, tx, user, c, e.At); err != nil {
+		return err
 	}
 	return tx.Notify(ctx, Notice{User: user})
 }
@@ -238,60 +236,6 @@ func (d *Directory) AddMembers(ctx context.Context, group string, users []UserID
 		return nil
 	})
 	return added, err
-}
-
-// DeleteUser forgets a person: sessions end, memberships go, the user name is
-// free.
-func (d *Directory) DeleteUser(ctx context.Context, id UserID, actor string) error {
-	return d.act(ctx, Event{Kind: EventUserDeleted, User: id, Actor: actor}, func(tx Tx, e *Event) error {
-		u, err := tx.User(ctx, id)
-		if err != nil {
-			return err
-		}
-		e.Name = u.Name
-		if err := tx.DeleteUser(ctx, id); err != nil {
-			return err
-		}
-		return tx.Notify(ctx, Notice{User: id})
-	})
-}
-
-// Gone is for a person whom the source says is disabled or gone: sessions of
-// the source end, and its grants go.
-func (d *Directory) Gone(ctx context.Context, source, subject, request string) error {
-	return d.act(ctx, Event{Kind: EventRefused, Source: source, Request: request, Reason: "the source says the person is disabled or gone"},
-		func(tx Tx, e *Event) error {
-			rec, err := tx.Identity(ctx, source, subject)
-			if isNotFound(err) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			e.User = rec.User
-			have, err := tx.Memberships(ctx, rec.User)
-			if err != nil {
-				return err
-			}
-			var drop []Grant
-			for _, m := range have {
-				for _, g := range m.Grants {
-					if g.Source == source {
-						drop = append(drop, g)
-					}
-				}
-			}
-			if err := tx.DropGrants(ctx, rec.User, drop); err != nil {
-				return err
-			}
-			if _, err := tx.DeleteLogins(ctx, LoginFilter{User: rec.User, Source: source}); err != nil {
-				return err
-			}
-			if err := tx.ClearFingerprints(ctx, rec.User); err != nil {
-				return err
-			}
-			return tx.Notify(ctx, Notice{User: rec.User})
-		})
 }
 
 // EndLogins ends the logins that fit, with all their sessions on all hosts,
@@ -425,8 +369,7 @@ func (d *Directory) changeRules(ctx context.Context, next func([]Rule) ([]Rule, 
 	if fresh, err = compileState(st.settings, stored); err != nil {
 		return err
 	}
-	d.state.Store(fresh)
-	return d.catchUp(ctx)
+	return d.adopt(ctx, fresh)
 }
 
 // knownSources refuses a rule of a source that does not exist: it would never

@@ -51,7 +51,8 @@ func (d *Directory) SignIn(ctx context.Context, in SignIn) (*Signed, error) {
 }
 
 // errStateSwapped: rules changed while a sync was computed with the old ones.
-var errStateSwapped = errors.New("the rules changed meanwhile")
+// Or what a refresh was merged with is not the last-seen statement any more.
+var errStateSwapped = errors.New("what the sync was computed from changed meanwhile")
 
 func refusal(err error) bool {
 	return errors.Is(err, claims.ErrDenied) || errors.Is(err, ErrClaimMissing) ||
@@ -66,11 +67,15 @@ func (d *Directory) signIn(ctx context.Context, in SignIn) (*Signed, error) {
 		return nil, fmt.Errorf("%s: the source is not configured: %w", id.Source, claims.ErrDenied)
 	}
 	names := st.names(src)
+	var earlier *IdentityRecord
 	if in.Refresh {
 		// What a refresh does not mention stays as it was.
-		earlier, err := d.store.Identity(ctx, id.Source, id.Subject)
-		if err != nil {
+		var err error
+		if earlier, err = d.store.Identity(ctx, id.Source, id.Subject); err != nil {
 			return nil, err
+		}
+		if earlier.gone() {
+			return nil, fmt.Errorf("%s: the person is gone: %w", id.Source, ErrNotFound)
 		}
 		merged := *id
 		merged.Claims = id.Claims.FillFromEarlier(earlier.Claims)
@@ -86,14 +91,13 @@ func (d *Directory) signIn(ctx context.Context, in SignIn) (*Signed, error) {
 	if want.Problems() != nil {
 		d.Stats.Unknown.Add(1)
 	}
-	s := &sync1{d: d, st: st, in: in, id: id, want: want, names: names, at: d.now()}
-	if in.Login == nil {
+	s := &sync1{d: d, st: st, in: in, id: id, earlier: earlier, want: want, names: names, at: d.now()}
+	if in.Login == nil && in.OnceID == "" {
 		if done, out, err := s.unchanged(ctx); done || err != nil {
 			return out, err
 		}
 	}
-	err := d.store.Update(ctx, func(tx Tx) error { return s.run(ctx, tx) })
-	if err != nil {
+	if err := s.update(ctx); err != nil {
 		return nil, err
 	}
 	d.written(s.events)
@@ -103,13 +107,15 @@ func (d *Directory) signIn(ctx context.Context, in SignIn) (*Signed, error) {
 
 // sync1 is one sync under way.
 type sync1 struct {
-	d     *Directory
-	st    *state
-	in    SignIn
-	id    *claims.Identity
-	want  *Wanted
-	names claims.Names
-	at    time.Time
+	d  *Directory
+	st *state
+	in SignIn
+	id *claims.Identity
+	// earlier is what a refresh was merged with.
+	earlier *IdentityRecord
+	want    *Wanted
+	names   claims.Names
+	at      time.Time
 
 	events []Event
 	out    Signed
@@ -137,6 +143,12 @@ func (s *sync1) unchanged(ctx context.Context) (bool, *Signed, error) {
 	return true, &Signed{User: User{ID: rec.User}}, nil
 }
 
+func (s *sync1) update(ctx context.Context) error {
+	s.d.syncing.RLock()
+	defer s.d.syncing.RUnlock()
+	return s.d.store.Update(ctx, func(tx Tx) error { return s.run(ctx, tx) })
+}
+
 func (s *sync1) run(ctx context.Context, tx Tx) error {
 	s.events, s.out = nil, Signed{}
 	if s.d.state.Load() != s.st {
@@ -155,10 +167,13 @@ func (s *sync1) run(ctx context.Context, tx Tx) error {
 	if err != nil {
 		return err
 	}
-	if !rec.IssuedAt.IsZero() && s.id.IssuedAt.Before(rec.IssuedAt) {
-		s.out.Stale = true
-	} else if err := s.sync(ctx, tx, rec); err != nil {
-		return err
+	if s.earlier != nil && (!rec.IssuedAt.Equal(s.earlier.IssuedAt) || !sameClaims(rec.Claims, s.earlier.Claims)) {
+		return errStateSwapped
+	}
+	if !s.out.Stale {
+		if err := s.sync(ctx, tx, rec); err != nil {
+			return err
+		}
 	}
 	if err := s.session(ctx, tx); err != nil {
 		return err
@@ -184,6 +199,9 @@ func (s *sync1) person(ctx context.Context, tx Tx) (*IdentityRecord, error) {
 			return nil, err
 		}
 		s.out.User = *user
+		if s.out.Stale = s.id.IssuedAt.Before(rec.IssuedAt); s.out.Stale {
+			return rec, nil // it does not name the person either
+		}
 		return rec, s.describe(ctx, tx, stated)
 	case !errors.Is(err, ErrNotFound):
 		return nil, err
@@ -353,7 +371,7 @@ func (s *sync1) memberships(ctx context.Context, tx Tx, rec *IdentityRecord) (he
 	if problems := s.want.Problems(); !change.Empty() || len(change.Held)+len(change.Skipped) > 0 || problems != nil {
 		s.event(Event{Kind: EventSync, Change: change, States: problems})
 	}
-	return len(change.Held) > 0, nil
+	return len(change.Held) > 0 || s.want.keepsUnread(have), nil
 }
 
 func wantedNames(w *Wanted) []string {
@@ -392,12 +410,8 @@ func (d *Directory) write(ctx context.Context, tx Tx, st *state, user UserID, c 
 			return err
 		}
 	}
-	if len(c.Added)+len(c.Removed) > 0 {
-		for _, target := range st.settings.Targets {
-			if err := tx.AddWork(ctx, Work{Target: target, User: user, Body: c.describe(), Created: at}); err != nil {
-				return err
-			}
-		}
+	if err := st.tellTargets(ctx, tx, user, c, at); err != nil {
+		return err
 	}
 	return tx.Notify(ctx, Notice{User: user})
 }
@@ -408,13 +422,19 @@ func (s *sync1) session(ctx context.Context, tx Tx) error {
 		return nil
 	}
 	l.User = s.out.User.ID
+	if s.in.Refresh {
+		// A login that ended while its source was asked stays ended.
+		if _, err := tx.LoginByID(ctx, l.ID); err != nil {
+			return err
+		}
+	}
 	if err := tx.PutLogin(ctx, l); err != nil {
 		return err
 	}
 	if s.in.Refresh {
 		return tx.Notify(ctx, Notice{Login: l.ID, User: l.User})
 	}
-	s.event(Event{Kind: EventSignIn, Reason: staleReason(s.out.Stale)})
+	s.event(Event{Kind: EventSignIn, Reason: staleReason(s.out.Stale), States: s.want.Problems()})
 	s.in.Session.Login = *l
 	return tx.PutSession(ctx, s.in.Session)
 }

@@ -139,12 +139,17 @@ func (c *Change) drop(have []Membership, want *Wanted) {
 // dropManual ends manual memberships of groups that SSO controls: a complete
 // statement either supports one, and then a grant holds it from now on, or it
 // does not. Such memberships are left from when people controlled the group.
+// One that is supported by a grant that may not be given stays as it is.
 func (c *Change) dropManual(have []Membership, want *Wanted) {
 	if !want.Complete {
 		return
 	}
+	skipped := make(map[string]bool, len(c.Skipped))
+	for _, s := range c.Skipped {
+		skipped[s.Group] = true
+	}
 	for _, m := range have {
-		if m.By != "" && m.Control == SSO {
+		if m.By != "" && m.Control == SSO && !skipped[m.Group] {
 			c.DropManual = append(c.DropManual, m.Group)
 		}
 	}
@@ -244,7 +249,7 @@ func fingerprint(w *Wanted, p Policy, epoch int64) string {
 	}
 	for _, name := range sortedKeys(w.States) {
 		field(name)
-		field(strconv.FormatBool(w.peek(name).complete))
+		field(w.States[name].State.String() + strconv.FormatBool(w.peek(name).complete))
 	}
 	for _, rule := range sortedKeys(w.Undecided) {
 		field(rule)

@@ -70,14 +70,16 @@ func (s *site) stripCookies(lines []string) []string {
 	for _, line := range lines {
 		var keep []string
 		for pair := range strings.SplitSeq(line, ";") {
-			name, _, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
-			if !ownCookie(name) {
+			// Blanks around a name are trimmed here and not in find: what some
+			// application may read as ours is kept from it, and what is not
+			// exactly ours counts for nothing.
+			name, _, _ := strings.Cut(pair, "=")
+			if !ownCookie(strings.Trim(name, " \t")) {
 				keep = append(keep, pair)
 			}
 		}
-		if len(keep) > 0 {
-			keep[0] = strings.TrimLeft(keep[0], " \t")
-			out = append(out, strings.Join(keep, ";"))
+		if kept := strings.TrimLeft(strings.Join(keep, ";"), " \t"); strings.Trim(kept, "; \t") != "" {
+			out = append(out, kept)
 		}
 	}
 	return out
@@ -97,8 +99,14 @@ func stripSetCookie(h http.Header) {
 	lines := h["Set-Cookie"]
 	keep := lines[:0:0]
 	for _, line := range lines {
-		name, _, _ := strings.Cut(line, "=")
-		if !ownCookie(strings.Trim(name, " \t")) {
+		name, value, _ := strings.Cut(line, "=")
+		if name = strings.Trim(name, " \t"); name == "" {
+			// A browser sends a cookie without a name back as its bare value,
+			// which then reads like a cookie with one.
+			name, _, _ = strings.Cut(value, "=")
+			name = strings.Trim(name, " \t")
+		}
+		if !ownCookie(name) {
 			keep = append(keep, line)
 		}
 	}

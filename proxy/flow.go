@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -106,7 +107,10 @@ func (s *site) bindFlow(w http.ResponseWriter, r *http.Request, f flow) {
 		began, _ := strconv.ParseInt(when, 36, 64)
 		have = append(have, pending{name, began})
 	}
-	slices.SortFunc(have, func(a, b pending) int { return int(b.began - a.began) })
+	// Browsers send older cookies first (RFC 6265 section 5.4): that orders
+	// those of one second.
+	slices.Reverse(have)
+	slices.SortStableFunc(have, func(a, b pending) int { return cmp.Compare(b.began, a.began) })
 	for i, p := range have {
 		if i >= maxLogins-1 || f.Began-p.began > int64(loginLife/time.Second) {
 			s.dropLoginCookie(w, p.name)

@@ -95,13 +95,15 @@ func (x *exchange) setForwarded(in *http.Request, h http.Header) {
 	h["X-Forwarded-Proto"] = schemeLines[proto]
 }
 
-// trailers lets a request's trailers through, but for names that are ours.
+// trailers lets a request's trailers through, but for names that are ours and
+// what would be stripped from the header.
 func (x *exchange) trailers(in, out *http.Request) {
 	if len(out.Trailer) == 0 {
 		return
 	}
 	for name := range out.Trailer {
-		if x.site.headers.owns(name) {
+		folded := foldName(name)
+		if _, from := forwarding[folded]; from || folded == "cookie" || x.site.headers.owns(name) {
 			delete(out.Trailer, name)
 		}
 	}
@@ -130,19 +132,24 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 
 // answer sees the upstream's answer before the client does.
 func (x *exchange) answer(res *http.Response) error {
-	if res.Header["Set-Cookie"] != nil {
-		stripSetCookie(res.Header)
-	}
-	if name := x.site.headers.cfg.Assertion; name != "" {
-		delete(res.Header, name)
-	}
-	if x.member != nil && strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+	x.cleanAnswer(res.Header)
+	if x.member != nil && strings.HasPrefix(strings.ToLower(res.Header.Get("Content-Type")), "text/event-stream") {
 		// The stream ends with its session, as a socket does.
 		body := res.Body
 		done := x.p.live.add(x, func() { body.Close() })
 		res.Body = &closeHook{ReadCloser: body, hook: done}
 	}
 	return nil
+}
+
+// cleanAnswer takes out of an upstream's header what is ours alone to say.
+func (x *exchange) cleanAnswer(h http.Header) {
+	if h["Set-Cookie"] != nil {
+		stripSetCookie(h)
+	}
+	if name := x.site.headers.cfg.Assertion; name != "" {
+		delete(h, name)
+	}
 }
 
 type closeHook struct {
@@ -162,7 +169,7 @@ func (x *exchange) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case r.Context().Err() != nil:
 		x.err = err
-		x.status = statusClientGone
+		x.WriteHeader(statusClientGone) // without it net/http would say 200
 	case errors.As(err, &timeout) && timeout.Timeout():
 		x.p.fail(x, r, errors.Join(errUpstreamSlow, err))
 	default:
@@ -237,15 +244,21 @@ func (p *Proxy) recheck(ctx context.Context) {
 	}
 	p.live.mu.Unlock()
 	s := p.site.Load()
+	var checks sync.WaitGroup
 	for _, c := range conns {
 		if !c.user {
 			continue
 		}
-		m, err := p.lookUp(ctx, s, c.hash)
-		if err != nil || m == nil || !c.decision.admits(m.view.Groups) {
-			c.end()
-		}
+		// Side by side: a source that hangs may hold each of them up for as
+		// long as a renewal takes, but not one after the other.
+		checks.Go(func() {
+			m, err := p.lookUp(ctx, s, c.hash)
+			if err != nil || m == nil || !c.decision.admits(m.view.Groups) {
+				c.end()
+			}
+		})
 	}
+	checks.Wait()
 }
 
 // recheckEvery keeps well within the 30 s of contract section 5.

@@ -54,7 +54,11 @@ func (p *Proxy) askedFor(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if x.member, err = p.find(s, r, anyHost); err != nil {
+	portal := anyHost
+	if known && x.peer.forwarded(r, "X-Forwarded-Host") != "" {
+		portal = x.host.session() // a portal's cookie is good for that portal alone
+	}
+	if x.member, err = p.find(s, r, portal); err != nil {
 		return err
 	}
 	if !known {
@@ -85,11 +89,11 @@ func (x *exchange) askedRoute(r *http.Request) (known bool, err error) {
 	if err != nil || u.Host != "" && u.Scheme == "" {
 		return false, errPath
 	}
-	path, other, err := readings(u)
+	path, others, err := readings(u)
 	if err != nil {
 		return false, err
 	}
-	x.decision, err = x.host.decide(path, other)
+	x.decision, err = x.host.decide(path, others)
 	return err == nil, err
 }
 

@@ -181,6 +181,9 @@ func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		x.status = status
 	}
+	if status < 200 && x.site != nil {
+		x.cleanAnswer(x.Header()) // early hints do not pass by ModifyResponse
+	}
 	x.ResponseWriter.WriteHeader(status)
 }
 
@@ -229,7 +232,7 @@ func (p *Proxy) walk(x *exchange, r *http.Request) {
 		return
 	}
 	x.peer = s.peer(r)
-	path, other, err := readings(r.URL)
+	path, others, err := readings(r.URL)
 	if err != nil {
 		p.fail(x, r, err)
 		return
@@ -239,16 +242,18 @@ func (p *Proxy) walk(x *exchange, r *http.Request) {
 		p.serveOwn(x, r, endpoint)
 		return
 	}
-	if _, own := s.own(other); own {
-		p.fail(x, r, errNotFound) // an own page in disguise is nobody's
-		return
+	for _, other := range others {
+		if _, own := s.own(other); own {
+			p.fail(x, r, errNotFound) // an own page in disguise is nobody's
+			return
+		}
 	}
 	// 2: route
 	if x.host = s.requestHost(r, x.peer); x.host == nil {
 		p.fail(x, r, errHost)
 		return
 	}
-	if x.decision, err = x.host.decide(path, other); err != nil {
+	if x.decision, err = x.host.decide(path, others); err != nil {
 		p.fail(x, r, err)
 		return
 	}

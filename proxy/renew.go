@@ -29,7 +29,10 @@ func (p *Proxy) renew(ctx context.Context, s *site, m *member) (*member, error) 
 	_ = v
 	switch {
 	case errors.Is(err, claims.ErrUnavailable), errors.Is(err, claims.ErrNoCredentials):
-		m.retry.Store(p.now().Add(renewRetry).UnixNano())
+		// By login, because m may have been replaced meanwhile.
+		until := p.now().Add(renewRetry).UnixNano()
+		p.sessions.retries.Store(m.view.Login.ID, until)
+		m.retry.Store(until)
 		p.log.Warn("claims not renewed", zap.String("source", m.view.Login.Source), zap.Error(err))
 		return m, nil
 	case errors.Is(err, groups.ErrUnavailable):
@@ -37,9 +40,8 @@ func (p *Proxy) renew(ctx context.Context, s *site, m *member) (*member, error) 
 	case err != nil:
 		return nil, nil // the session has ended; renewLogin said why
 	}
-	fresh, ok := p.sessions.table.Load(m.hash)
-	if ok {
-		return fresh.(*member), nil
+	if fresh := p.sessions.get(s, m.hash); fresh != nil {
+		return fresh, nil
 	}
 	return p.load(ctx, s, m.hash)
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -45,22 +44,29 @@ type upstream struct {
 func newUpstream(t testing.TB) *upstream {
 	t.Helper()
 	u := &upstream{}
-	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		u.mu.Lock()
-		h := u.handler
-		u.mu.Unlock()
-		if h != nil {
-			u.note(r, "")
-			h(w, r)
-			return
-		}
-		body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
-		u.note(r, string(body))
-		w.Header().Set("Content-Type", "text/plain")
-		fmt.Fprintln(w, "hello from the application")
-	}))
+	u.Server = httptest.NewServer(http.HandlerFunc(u.serve))
 	t.Cleanup(u.Close)
 	return u
+}
+
+// serve notes a request and answers it. A small body of known end is read
+// first, so that its trailers are noted too; the rest is the handler's.
+func (u *upstream) serve(w http.ResponseWriter, r *http.Request) {
+	u.mu.Lock()
+	h := u.handler
+	u.mu.Unlock()
+	body := ""
+	if h == nil || len(r.Trailer) > 0 {
+		b, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+		body = string(b)
+	}
+	u.note(r, body)
+	if h != nil {
+		h(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	fmt.Fprintln(w, "hello from the application")
 }
 
 func (u *upstream) note(r *http.Request, body string) {
@@ -99,6 +105,8 @@ type rig struct {
 	op       *claimstest.OP
 	up       *upstream
 	store    *sqlstore.Store
+	faults   *faultyStore // what the directory sees of the store
+	clock    *clock
 	dir      *groups.Directory
 	proxy    *proxy.Proxy
 	server   *httptest.Server
@@ -140,7 +148,7 @@ func person(subject string, groups ...string) claimstest.Person {
 
 func newRig(t testing.TB, opts ...option) *rig {
 	t.Helper()
-	r := &rig{t: t, logs: &logSink{}}
+	r := &rig{t: t, logs: &logSink{}, clock: &clock{}}
 	r.op = claimstest.Start(t, claimstest.Options{
 		ClientID: "portal", ClientSecret: "secret-of-the-client", RotateRefresh: true,
 		People: []claimstest.Person{person("alice", "engineering", "admins"), person("bob", "engineering"), person("carol")},
@@ -154,8 +162,9 @@ func newRig(t testing.TB, opts ...option) *rig {
 	t.Cleanup(func() { r.store.Close() })
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(r.logs), zapcore.DebugLevel)
 	log := zap.New(core)
-	r.dir = groups.NewDirectory(groups.Options{Store: r.store, Log: log, Audit: log})
-	r.proxy = proxy.New(proxy.Options{Directory: r.dir, Log: log, Access: log})
+	r.faults = &faultyStore{Store: r.store}
+	r.dir = groups.NewDirectory(groups.Options{Store: r.faults, Log: log, Audit: log, Now: r.clock.Now})
+	r.proxy = proxy.New(proxy.Options{Directory: r.dir, Log: log, Access: log, Now: r.clock.Now})
 	r.server = httptest.NewUnstartedServer(r.proxy)
 	r.server.EnableHTTP2 = true
 	cert, _, err := claimstest.LoopbackCertificate("127.0.0.1", "localhost", "eng.localhost", "board.localhost")
@@ -216,6 +225,8 @@ func (r *rig) roots() *x509.CertPool {
 
 func (r *rig) browser() *claimstest.Browser {
 	b := claimstest.NewBrowser(r.roots())
+	b.Hosts["eng.localhost"] = r.server.Listener.Addr().String()
+	b.Hosts["board.localhost"] = r.server.Listener.Addr().String()
 	r.t.Cleanup(b.Close)
 	return b
 }

@@ -32,7 +32,7 @@ type route struct {
 func (rt *route) covers(path string) bool {
 	p := rt.path
 	if !strings.HasPrefix(path, p) {
-		return len(rt.groups) > 0 && len(path) == len(p)-1 && p[:len(p)-1] == path
+		return len(rt.groups) > 0 && p[len(p)-1] == '/' && path == p[:len(p)-1]
 	}
 	return len(path) == len(p) || p[len(p)-1] == '/' || path[len(p)] == '/'
 }
@@ -46,36 +46,35 @@ func (h *host) match(path string) *route {
 	return nil // never: the last one covers everything
 }
 
-// decision is the outcome of routing: both readings of the path agree on an
+// decision is the outcome of routing: all readings of the path agree on an
 // upstream, and each has its say on who may pass.
 type decision struct {
 	*route
-	second *route // of the other reading; nil when there is none
+	others []*route // of the other readings; nil when they agree
 }
 
-func (h *host) decide(path, other string) (decision, error) {
+func (h *host) decide(path string, others []string) (decision, error) {
 	d := decision{route: h.match(path)}
-	if other == "" {
-		return d, nil
+	for _, other := range others {
+		rt := h.match(other)
+		if rt == d.route || slices.Contains(d.others, rt) {
+			continue
+		}
+		if rt.upstream != d.upstream {
+			return d, errPath
+		}
+		d.others = append(d.others, rt)
 	}
-	second := h.match(other)
-	if second == d.route {
-		return d, nil
-	}
-	if second.upstream != d.upstream {
-		return d, errPath
-	}
-	d.second = second
 	return d, nil
 }
 
 func (d decision) isPublic() bool {
-	return d.route.public && (d.second == nil || d.second.public)
+	return d.public && !slices.ContainsFunc(d.others, func(rt *route) bool { return !rt.public })
 }
 
 // admits reports whether a person in these groups may pass. groups is sorted.
 func (d decision) admits(groups []string) bool {
-	return d.route.admits(groups) && (d.second == nil || d.second.admits(groups))
+	return d.route.admits(groups) && !slices.ContainsFunc(d.others, func(rt *route) bool { return !rt.admits(groups) })
 }
 
 func (rt *route) admits(groups []string) bool {
@@ -84,8 +83,10 @@ func (rt *route) admits(groups []string) bool {
 
 // wants lists the groups that a person lacks, for the 403 page.
 func (d decision) wants(groups []string) []string {
-	if d.second != nil && d.route.admits(groups) {
-		return d.second.groups
+	for _, rt := range d.others {
+		if !rt.admits(groups) && d.route.admits(groups) {
+			return rt.groups
+		}
 	}
 	return d.route.groups
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ import (
 // header lines rendered, and the few things that move.
 type member struct {
 	hash  [32]byte
+	site  *site // whose header rules rendered head
 	view  *groups.View
 	head  *rendered
 	grant *claims.Grant // nil when the source gave nothing to renew with
@@ -44,6 +46,10 @@ type sessions struct {
 	mu         sync.Mutex
 	byUser     map[groups.UserID]map[[32]byte]struct{}
 
+	// leaving holds members that were dropped and whose used time is not in
+	// the store yet; retries, by login, when a source may be asked again.
+	leaving, retries sync.Map
+
 	loading  singleflight.Group
 	renewing singleflight.Group
 	count    atomic.Int64
@@ -62,38 +68,59 @@ func (t *sessions) notice(n groups.Notice) {
 		t.clear()
 		return
 	}
+	var gone []*member
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	for hash := range t.byUser[n.User] {
 		m, ok := t.table.Load(hash)
 		if ok && n.Login != "" && m.(*member).view.Login.ID != n.Login {
 			continue
 		}
-		t.dropLocked(n.User, hash)
+		gone = t.dropLocked(gone, n.User, hash)
 	}
+	t.mu.Unlock()
+	t.saveLeaving(gone)
 }
 
 // clear drops everything: the configuration or everybody changed.
 func (t *sessions) clear() {
 	t.generation.Add(1)
+	var gone []*member
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	for user, hashes := range t.byUser {
 		for hash := range hashes {
-			t.dropLocked(user, hash)
+			gone = t.dropLocked(gone, user, hash)
 		}
 	}
+	t.mu.Unlock()
+	t.saveLeaving(gone)
 }
 
-func (t *sessions) dropLocked(user groups.UserID, hash [32]byte) {
+// dropLocked takes a member out of the table and adds it to gone.
+func (t *sessions) dropLocked(gone []*member, user groups.UserID, hash [32]byte) []*member {
 	if m, ok := t.table.LoadAndDelete(hash); ok {
 		t.count.Add(-1)
-		go t.save([]*member{m.(*member)})
+		t.leaving.Store(hash, m)
+		gone = append(gone, m.(*member))
 	}
 	delete(t.byUser[user], hash)
 	if len(t.byUser[user]) == 0 {
 		delete(t.byUser, user)
 	}
+	return gone
+}
+
+// saveLeaving notes in the background when the members were last used. A
+// notice must not wait for the store, and until then leaving knows.
+func (t *sessions) saveLeaving(gone []*member) {
+	if len(gone) == 0 {
+		return
+	}
+	go func() {
+		t.save(gone)
+		for _, m := range gone {
+			t.leaving.CompareAndDelete(m.hash, m)
+		}
+	}()
 }
 
 func (t *sessions) keep(m *member, generation int64) {
@@ -160,15 +187,13 @@ func (p *Proxy) lookUp(ctx context.Context, s *site, hash [32]byte) (*member, er
 		return nil, err
 	}
 	now := p.now().UnixNano()
-	v, ok := p.sessions.table.Load(hash)
-	if !ok {
-		loaded, err := p.load(ctx, s, hash)
-		if loaded == nil || err != nil {
+	m := p.sessions.get(s, hash)
+	if m == nil {
+		var err error
+		if m, err = p.load(ctx, s, hash); m == nil || err != nil {
 			return nil, err
 		}
-		v = loaded
 	}
-	m := v.(*member)
 	used := m.used.Load()
 	if now >= m.expires || now-used > int64(s.idle) {
 		return nil, nil
@@ -182,13 +207,24 @@ func (p *Proxy) lookUp(ctx context.Context, s *site, hash [32]byte) (*member, er
 	return m, nil
 }
 
+// get answers the member in memory, when it was made for these settings.
+func (t *sessions) get(s *site, hash [32]byte) *member {
+	if v, ok := t.table.Load(hash); ok && v.(*member).site == s {
+		return v.(*member)
+	}
+	return nil
+}
+
 // load reads a session from the store, once however many requests wait.
 func (p *Proxy) load(ctx context.Context, s *site, hash [32]byte) (*member, error) {
-	v, err, _ := p.sessions.loading.Do(string(hash[:]), func() (any, error) {
+	// A request that comes after a notice must not join a reading that began
+	// before it.
+	generation := p.sessions.generation.Load()
+	key := string(hash[:]) + strconv.FormatInt(generation, 36)
+	v, err, _ := p.sessions.loading.Do(key, func() (any, error) {
 		// The first of those that wait may go away; the others still want it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeWait)
 		defer cancel()
-		generation := p.sessions.generation.Load()
 		view, err := p.dir.View(ctx, hash)
 		if errors.Is(err, groups.ErrNotFound) {
 			return (*member)(nil), nil
@@ -203,15 +239,25 @@ func (p *Proxy) load(ctx context.Context, s *site, hash [32]byte) (*member, erro
 	if err != nil {
 		return nil, err
 	}
-	return v.(*member), nil
+	m := v.(*member)
+	if m != nil && m.site != s {
+		m = p.newMember(s, hash, m.view) // the settings changed meanwhile
+	}
+	return m, nil
 }
 
 // storeWait bounds what a request waits for the store.
 const storeWait = 5 * time.Second
 
 func (p *Proxy) newMember(s *site, hash [32]byte, view *groups.View) *member {
-	m := &member{hash: hash, view: view, head: s.headers.render(view), expires: view.Login.Expires.UnixNano()}
+	m := &member{hash: hash, site: s, view: view, head: s.headers.render(view), expires: view.Login.Expires.UnixNano()}
 	m.used.Store(view.Used.UnixNano())
+	if before, ok := p.sessions.leaving.Load(hash); ok {
+		m.used.Store(max(view.Used.UnixNano(), before.(*member).used.Load()))
+	}
+	if at, ok := p.sessions.retries.Load(view.Login.ID); ok {
+		m.retry.Store(at.(int64))
+	}
 	m.saved.Store(view.Used.UnixNano())
 	if _, renewable := s.sources[view.Login.Source].(claims.Refresher); renewable && view.Login.Grant != nil {
 		if g, err := s.openGrant(&view.Login); err == nil && g.RefreshToken != "" {
@@ -252,11 +298,19 @@ func (t *sessions) tidy(unused time.Duration) {
 		return true
 	})
 	t.save(all)
+	t.retries.Range(func(login, at any) bool {
+		if now > at.(int64) {
+			t.retries.Delete(login)
+		}
+		return true
+	})
+	var gone []*member
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	for _, m := range all {
 		if now >= m.expires || now-m.used.Load() > int64(unused) {
-			t.dropLocked(m.view.User.ID, m.hash)
+			gone = t.dropLocked(gone, m.view.User.ID, m.hash)
 		}
 	}
+	t.mu.Unlock()
+	t.saveLeaving(gone)
 }

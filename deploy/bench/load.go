@@ -146,10 +146,11 @@ func cpuTime(pid int) time.Duration {
 	return time.Duration(total)
 }
 
-func rss(pid int) (mib float64) {
+// memory reads one line of a process's status.
+func memory(pid int, line string) (mib float64) {
 	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	for line := range strings.Lines(string(raw)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+	for text := range strings.Lines(string(raw)) {
+		if rest, ok := strings.CutPrefix(text, line); ok {
 			kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 			return kb / 1024
 		}

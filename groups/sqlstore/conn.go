@@ -53,6 +53,23 @@ func (s *statements) get(ctx context.Context, text string) (*sql.Stmt, error) {
 	return st, nil
 }
 
+// close must come before the connection's: database/sql does not know of
+// statements that were prepared on a held connection, and SQLite keeps a
+// connection, with its log and locks, open until its last statement goes.
+func (s *statements) close() error {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, st := range s.byText {
+		errs = append(errs, st.Close())
+	}
+	s.byText = nil
+	return errors.Join(errs...)
+}
+
 func (s *statements) query(ctx context.Context, text string, args ...any) (*rows, error) {
 	st, err := s.get(ctx, text)
 	if err != nil {

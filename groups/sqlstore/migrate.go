@@ -18,21 +18,16 @@ import (
 var migrations embed.FS
 
 // migrate brings the schema up to date. An up-to-date database, which is every
-// start but one, costs two small reads.
+// start but one, costs two small reads. The pool has one connection.
 func migrate(ctx context.Context, db *sql.DB) error {
 	newest, err := newestMigration()
 	if err != nil {
 		return err
 	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	have, err := schemaVersion(ctx, conn)
-	if err := errors.Join(err, conn.Close()); err != nil {
-		return err
-	}
+	have, err := schemaVersion(ctx, db)
 	switch {
+	case err != nil:
+		return err
 	case have > newest:
 		return fmt.Errorf("the schema has version %d, this program knows versions up to %d: use the newer program, or restore an older copy", have, newest)
 	case have == newest:
@@ -42,46 +37,44 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
+	return migrateTo(ctx, db, dir, newest)
+}
+
+// migrateTo does all of goose's work in one transaction of ours: SQLite's write
+// lock keeps other processes out, whose goose then finds nothing to do, and a
+// process that dies leaves the old schema. goose's own lockers come too late
+// for that, after it has made its table.
+func migrateTo(ctx context.Context, db *sql.DB, dir fs.FS, newest int64) error {
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir,
 		goose.WithDisableGlobalRegistry(true),
-		goose.WithSessionLocker(oneTransaction{newest}),
-		goose.WithIsolateDDL(true)) // no transactions of goose's own inside ours
+		goose.WithIsolateDDL(true)) // no transactions inside ours
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	if _, err := p.Up(ctx); err != nil {
+	exec := func(ctx context.Context, text string) error {
+		_, err := db.ExecContext(ctx, text)
+		return err
+	}
+	if err := beginImmediate(ctx, exec); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	return nil
-}
-
-// oneTransaction makes everything goose does one transaction: SQLite's write
-// lock keeps other processes out, and a process that dies leaves the old
-// schema. goose reads the version after SessionLock, so the second of two
-// processes finds nothing to do.
-type oneTransaction struct{ newest int64 }
-
-func (oneTransaction) SessionLock(ctx context.Context, conn *sql.Conn) error {
-	return beginImmediate(ctx, func(ctx context.Context, text string) error {
-		_, err := conn.ExecContext(ctx, text)
-		return err
-	})
-}
-
-func (t oneTransaction) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	end := "rollback"
-	if have, err := schemaVersion(ctx, conn); err == nil && have == t.newest {
-		end = "commit"
+	// No cancelling from here: an interrupted connection would leave the pool,
+	// and its successor knows nothing of our transaction.
+	ctx = context.WithoutCancel(ctx)
+	if _, err := p.Up(ctx); err != nil {
+		return errors.Join(fmt.Errorf("migrate: %w", err), exec(ctx, "rollback"))
 	}
-	_, err := conn.ExecContext(ctx, end)
-	return err
+	if have, err := schemaVersion(ctx, db); err != nil || have != newest {
+		return errors.Join(fmt.Errorf("migrate: version %d came of it, not %d", have, newest), err, exec(ctx, "rollback"))
+	}
+	return exec(ctx, "commit")
 }
 
 // schemaVersion is 0 for an empty database.
-func schemaVersion(ctx context.Context, conn *sql.Conn) (int64, error) {
+func schemaVersion(ctx context.Context, db *sql.DB) (int64, error) {
 	var tables int64
 	var ours sql.NullInt64
-	err := conn.QueryRowContext(ctx, `select count(*), max(name = 'goose_db_version') from sqlite_master where type = 'table'`).Scan(&tables, &ours)
+	err := db.QueryRowContext(ctx, `select count(*), max(name = 'goose_db_version') from sqlite_master where type = 'table'`).Scan(&tables, &ours)
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +85,7 @@ func schemaVersion(ctx context.Context, conn *sql.Conn) (int64, error) {
 		return 0, nil
 	}
 	var version int64
-	err = conn.QueryRowContext(ctx, `select coalesce(max(version_id), 0) from goose_db_version where is_applied`).Scan(&version)
+	err = db.QueryRowContext(ctx, `select coalesce(max(version_id), 0) from goose_db_version where is_applied`).Scan(&version)
 	return version, err
 }
 

@@ -4,13 +4,13 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/groupgate/groupgate/groups"
 )
 
 const groupColumns = `g.name, g.control, g.description, g.created, (select count(*) from (
-	select user_id from grants where group_id = g.id union select user_id from manual where group_id = g.id))`
+	select user_id from grants where reason_id in (select id from reasons where group_id = g.id)
+	union select user_id from manual where group_id = g.id))`
 
 func scanGroup(r *rows, g *groups.Group) error {
 	var created int64
@@ -52,81 +52,71 @@ func (r reader) Controls(ctx context.Context, names []string) (map[string]groups
 // GroupNames lists the names of a user's groups.
 func (r reader) GroupNames(ctx context.Context, user groups.UserID) ([]string, error) {
 	return list(ctx, r.q, "group names", scanValue[string], `select name from groups where id in (
-		select group_id from grants where user_id = ?1 union all select group_id from manual where user_id = ?1) order by name`, int64(user))
+		select r.group_id from grants g join reasons r on r.id = g.reason_id where g.user_id = ?1
+		union all select group_id from manual where user_id = ?1) order by name`, int64(user))
 }
 
-// reason is one row of grants or manual.
+// reason is one row of grants, with what it stands for, or of manual.
 type reason struct {
-	grant groups.Grant
-	hand  bool
-	actor string
-	since int64
+	grant   groups.Grant // of a manual membership only the group
+	control groups.Control
+	hand    bool
+	actor   string
+	since   int64
 }
 
-// addTo puts one more reason into a membership.
-func (r reason) addTo(m *groups.Membership) {
-	since := when(r.since)
-	if m.Since.IsZero() || since.Before(m.Since) {
-		m.Since = since
-	}
-	if r.hand {
-		m.By = r.actor
-		return
-	}
-	m.Grants = append(m.Grants, r.grant)
+const (
+	grantReason  = `g.name, g.control, 0, r.source, r.rule, r.claim, r.value, '', h.since`
+	manualReason = `g.name, g.control, 1, '', '', '', '', m.actor, m.since`
+)
+
+func scanReason(r *rows, why *reason, before ...any) error {
+	g := &why.grant
+	return r.Scan(append(before, &g.Group, (*string)(&why.control), &why.hand, &g.Source, &g.Rule, &g.Claim, &g.Value, &why.actor, &why.since)...)
 }
 
-// sortGrants is cheap: the table's key has nearly this order.
-func sortGrants(m *groups.Membership) {
-	if !slices.IsSortedFunc(m.Grants, groups.Grant.Compare) {
-		slices.SortFunc(m.Grants, groups.Grant.Compare)
-	}
-}
-
-// Memberships lists a user's memberships.
-func (r reader) Memberships(ctx context.Context, user groups.UserID) ([]groups.Membership, error) {
-	byGroup := map[string]*groups.Membership{}
-	err := each(ctx, r.q, func(r *rows) error {
-		var why reason
-		var name string
-		var control groups.Control
-		g := &why.grant
-		if err := r.Scan(&name, &control, &why.hand, &g.Source, &g.Rule, &g.Claim, &g.Value, &why.actor, &why.since); err != nil {
-			return err
+// membershipsOf makes memberships of one user's reasons; it sorts them.
+func membershipsOf(all []reason) []groups.Membership {
+	slices.SortFunc(all, func(a, b reason) int { return a.grant.Compare(b.grant) })
+	var out []groups.Membership
+	grants := make([]groups.Grant, 0, len(all))
+	for _, why := range all {
+		if len(out) == 0 || out[len(out)-1].Group != why.grant.Group {
+			out = append(out, groups.Membership{Group: why.grant.Group, Control: why.control})
 		}
-		m := byGroup[name]
-		if m == nil {
-			m = &groups.Membership{Group: name, Control: control}
-			byGroup[name] = m
+		m := &out[len(out)-1]
+		if since := when(why.since); m.Since.IsZero() || since.Before(m.Since) {
+			m.Since = since
 		}
-		why.grant.Group = m.Group
-		why.addTo(m)
-		return nil
-	}, `select g.name, g.control, 0, r.source, r.rule, r.claim, r.value, '', r.since
-		from grants r join groups g on g.id = r.group_id where r.user_id = ?1
-		union all
-		select g.name, g.control, 1, '', '', '', '', m.actor, m.since
-		from manual m join groups g on g.id = m.group_id where m.user_id = ?1`, int64(user))
-	if err != nil {
-		return nil, failed("memberships", err)
-	}
-	return sortMemberships(slices.Collect(maps.Values(byGroup))), nil
-}
-
-func sortMemberships(all []*groups.Membership) []groups.Membership {
-	slices.SortFunc(all, func(a, b *groups.Membership) int { return strings.Compare(a.Group, b.Group) })
-	out := make([]groups.Membership, len(all))
-	for i, m := range all {
-		sortGrants(m)
-		out[i] = *m
+		if why.hand {
+			m.By = why.actor
+			continue
+		}
+		// Neighbours share one array, but none can grow into the next.
+		grants = append(grants, why.grant)
+		first := len(grants) - 1 - len(m.Grants)
+		m.Grants = grants[first:len(grants):len(grants)]
 	}
 	return out
 }
 
-// EachMembership reads a batch of users at a time. Groups are joined here, not
-// by the database: a hundred thousand users have far fewer groups than rows.
+// Memberships lists a user's memberships.
+func (r reader) Memberships(ctx context.Context, user groups.UserID) ([]groups.Membership, error) {
+	all, err := list(ctx, r.q, "memberships", func(r *rows, why *reason) error { return scanReason(r, why) },
+		`select `+grantReason+` from grants h join reasons r on r.id = h.reason_id join groups g on g.id = r.group_id where h.user_id = ?1
+		union all
+		select `+manualReason+` from manual m join groups g on g.id = m.group_id where m.user_id = ?1`, int64(user))
+	if err != nil {
+		return nil, err
+	}
+	return membershipsOf(all), nil
+}
+
+// EachMembership reads a batch of users at a time. Reasons and groups are
+// joined here, not by the database: a hundred thousand users have millions of
+// grants, but the same few thousand reasons.
 func (r reader) EachMembership(ctx context.Context, fn func(groups.UserID, []groups.Membership) error) error {
-	known := map[int64]groups.Membership{} // by the group's row; name and control
+	known := directoryReasons{}
 	var after int64
 	for {
 		upTo, err := one(ctx, r.q, "each membership", scanValue[int64],
@@ -137,12 +127,12 @@ func (r reader) EachMembership(ctx context.Context, fn func(groups.UserID, []gro
 		if *upTo == 0 {
 			return nil
 		}
-		byUser, err := r.membershipsOf(ctx, after, *upTo, known)
+		byUser, err := r.reasonsOf(ctx, after, *upTo, &known)
 		if err != nil {
 			return failed("each membership", err)
 		}
 		for _, id := range slices.Sorted(maps.Keys(byUser)) {
-			if err := fn(id, sortMemberships(byUser[id])); err != nil {
+			if err := fn(groups.UserID(id), membershipsOf(byUser[id])); err != nil {
 				return err
 			}
 		}
@@ -150,117 +140,124 @@ func (r reader) EachMembership(ctx context.Context, fn func(groups.UserID, []gro
 	}
 }
 
-func (r reader) membershipsOf(ctx context.Context, after, upTo int64, known map[int64]groups.Membership) (map[groups.UserID][]*groups.Membership, error) {
+// directoryReasons is every reason and group by its number.
+type directoryReasons struct{ grants, groups map[int64]reason }
+
+func (r reader) reasonsOf(ctx context.Context, after, upTo int64, known *directoryReasons) (map[int64][]reason, error) {
 	type row struct {
-		user  groups.UserID
-		group int64
-		why   reason
+		user, ref, since int64
+		actor            any // nil: ref is a reason's number; else a group's
 	}
 	var all []row
-	// A copy less for each text that stands in thousands of rows.
-	words := interner{}
 	missing := false
 	err := each(ctx, r.q, func(r *rows) error {
+		// Into "any", which is the one way that needs no reflection.
+		var user, ref, since any
 		var v row
-		g := &v.why.grant
-		err := r.Scan(&v.user, &v.group, &v.why.hand, &g.Source, &g.Rule, &g.Claim, &g.Value, &v.why.actor, &v.why.since)
-		g.Source, g.Rule, g.Claim = words.get(g.Source), words.get(g.Rule), words.get(g.Claim)
-		_, there := known[v.group]
+		if err := r.Scan(&user, &ref, &since, &v.actor); err != nil {
+			return err
+		}
+		v.user, _ = user.(int64)
+		v.ref, _ = ref.(int64)
+		v.since, _ = since.(int64)
+		_, there := known.find(v.ref, v.actor)
 		missing = missing || !there
 		all = append(all, v)
-		return err
-	}, `select user_id, group_id, 0, source, rule, claim, value, '', since from grants where user_id > ?1 and user_id <= ?2
+		return nil
+	}, `select user_id, reason_id, since, null from grants where user_id > ?1 and user_id <= ?2
 		union all
-		select user_id, group_id, 1, '', '', '', '', actor, since from manual where user_id > ?1 and user_id <= ?2`, after, upTo)
+		select user_id, group_id, since, actor from manual where user_id > ?1 and user_id <= ?2`, after, upTo)
 	if err != nil {
 		return nil, err
 	}
 	if missing {
-		if err := r.loadGroups(ctx, known); err != nil {
+		if err := r.loadReasons(ctx, known); err != nil {
 			return nil, err
 		}
 	}
-	byUser := map[groups.UserID][]*groups.Membership{}
-	at := map[[2]int64]*groups.Membership{}
+	byUser := map[int64][]reason{}
 	for _, v := range all {
-		group, there := known[v.group]
+		why, there := known.find(v.ref, v.actor)
 		if !there {
 			continue // the group went between the two reads
 		}
-		key := [2]int64{int64(v.user), v.group}
-		m := at[key]
-		if m == nil {
-			m = &groups.Membership{Group: group.Group, Control: group.Control}
-			at[key] = m
-			byUser[v.user] = append(byUser[v.user], m)
-		}
-		v.why.grant.Group = m.Group
-		v.why.addTo(m)
+		why.since = v.since
+		byUser[v.user] = append(byUser[v.user], why)
 	}
 	return byUser, nil
 }
 
-func (r reader) loadGroups(ctx context.Context, known map[int64]groups.Membership) error {
+func (d *directoryReasons) find(ref int64, actor any) (reason, bool) {
+	if actor == nil {
+		why, there := d.grants[ref]
+		return why, there
+	}
+	why, there := d.groups[ref]
+	why.hand = true
+	why.actor, _ = actor.(string)
+	return why, there
+}
+
+func (r reader) loadReasons(ctx context.Context, d *directoryReasons) error {
+	d.grants, d.groups = map[int64]reason{}, map[int64]reason{}
+	err := each(ctx, r.q, func(r *rows) error {
+		var id int64
+		var why reason
+		err := scanReason(r, &why, &id)
+		d.grants[id] = why
+		return err
+	}, `select r.id, g.name, g.control, 0, r.source, r.rule, r.claim, r.value, '', 0 from reasons r join groups g on g.id = r.group_id`)
+	if err != nil {
+		return err
+	}
 	return each(ctx, r.q, func(r *rows) error {
 		var id int64
-		var m groups.Membership
-		err := r.Scan(&id, &m.Group, &m.Control)
-		known[id] = m
+		var why reason
+		err := r.Scan(&id, &why.grant.Group, (*string)(&why.control))
+		d.groups[id] = why
 		return err
 	}, `select id, name, control from groups`)
 }
 
-// interner keeps one copy of each text.
-type interner map[string]string
-
-func (in interner) get(s string) string {
-	if first, there := in[s]; there {
-		return first
-	}
-	in[s] = s
-	return s
-}
-
 // Members lists a group's members; ErrNotFound when there is no such group.
 func (r reader) Members(ctx context.Context, group string, after groups.UserID, limit int) ([]groups.Member, error) {
-	type found struct {
-		id      int64
-		control groups.Control
-	}
-	g, err := one(ctx, r.q, "members", func(r *rows, f *found) error { return r.Scan(&f.id, &f.control) },
-		`select id, control from groups where name = ?1`, group)
+	id, err := one(ctx, r.q, "members", scanValue[int64], `select id from groups where name = ?1`, group)
 	if err != nil {
 		return nil, err
 	}
 	var out []groups.Member
+	var reasons [][]reason
 	err = each(ctx, r.q, func(r *rows) error {
 		var u groups.User
-		why := reason{grant: groups.Grant{Group: group}}
+		var why reason
 		var created int64
-		err := r.Scan(&u.ID, &u.Name, &u.Email, &u.Display, &created, &why.hand,
-			&why.grant.Source, &why.grant.Rule, &why.grant.Claim, &why.grant.Value, &why.actor, &why.since)
-		if err != nil {
+		if err := scanReason(r, &why, &u.ID, &u.Name, &u.Email, &u.Display, &created); err != nil {
 			return err
 		}
 		if len(out) == 0 || out[len(out)-1].User.ID != u.ID {
 			u.Created = when(created)
-			out = append(out, groups.Member{User: u, Membership: groups.Membership{Group: group, Control: g.control}})
+			out = append(out, groups.Member{User: u})
+			reasons = append(reasons, nil)
 		}
-		why.addTo(&out[len(out)-1].Membership)
+		reasons[len(reasons)-1] = append(reasons[len(reasons)-1], why)
 		return nil
 	}, `with page (user_id) as (
-			select user_id from grants where group_id = ?1 and user_id > ?2
+			select user_id from grants where reason_id in (select id from reasons where group_id = ?1) and user_id > ?2
 			union
 			select user_id from manual where group_id = ?1 and user_id > ?2
 			order by user_id limit ?3)
-		select `+userColumns+`, 0, r.source, r.rule, r.claim, r.value, '', r.since
-		from page p join users u on u.id = p.user_id join grants r on r.user_id = p.user_id and r.group_id = ?1
+		select `+userColumns+`, `+grantReason+`
+		from page p join users u on u.id = p.user_id join reasons r on r.group_id = ?1
+			join grants h on h.user_id = p.user_id and h.reason_id = r.id join groups g on g.id = ?1
 		union all
-		select `+userColumns+`, 1, '', '', '', '', m.actor, m.since
-		from page p join users u on u.id = p.user_id join manual m on m.user_id = p.user_id and m.group_id = ?1
-		order by 1, 6, 7, 8, 9, 10`, g.id, int64(after), limitOf(limit))
+		select `+userColumns+`, `+manualReason+`
+		from page p join users u on u.id = p.user_id join manual m on m.user_id = p.user_id and m.group_id = ?1 join groups g on g.id = ?1
+		order by 1`, *id, int64(after), limitOf(limit))
 	if err != nil {
 		return nil, failed("members", err)
+	}
+	for i := range out {
+		out[i].Membership = membershipsOf(reasons[i])[0]
 	}
 	return out, nil
 }

@@ -100,7 +100,7 @@ func openDatabase(ctx context.Context, path string) (*database, error) {
 }
 
 func (db *database) connect(ctx context.Context) error {
-	db.writePool = db.pool(1, "busy_timeout(100)", "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(16777216)")
+	db.writePool = db.pool(1, "busy_timeout(100)", "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(16777216)", "cache_size(-16000)")
 	// Two processes that make a new file WAL at the same time do not wait for
 	// each other inside SQLite.
 	for start := time.Now(); ; {
@@ -199,7 +199,7 @@ func (db *database) check() error {
 }
 
 func (db *database) close() error {
-	var errs []error
+	errs := []error{db.reads.close(), db.writes.close()}
 	for _, c := range []*sql.Conn{db.watch, db.writer} {
 		if c != nil {
 			errs = append(errs, c.Close())

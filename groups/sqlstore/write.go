@@ -211,7 +211,8 @@ const (
 	keepRemovals = 31 * 24 * time.Hour
 )
 
-// Sweep forgets what has expired.
+// Sweep forgets what has expired, and reasons that nobody has any more: their
+// values are what a source said about people.
 func (t *tx) Sweep(ctx context.Context, now time.Time) error {
 	for _, s := range []struct {
 		text   string
@@ -226,5 +227,5 @@ func (t *tx) Sweep(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	return nil
+	return t.do(ctx, "sweep", `delete from reasons where not exists (select 1 from grants where reason_id = reasons.id)`)
 }

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -69,7 +70,7 @@ func (t *tx) UpdateGroup(ctx context.Context, name string, g groups.Group, actor
 	}
 	if g.Control == groups.Manual && control != groups.Manual {
 		if err := t.do(ctx, "update group", `insert into manual (user_id, group_id, actor, since)
-			select user_id, group_id, ?2, min(since) from grants where group_id = ?1 group by user_id, group_id
+			select user_id, ?1, ?2, min(since) from grants where reason_id in (select id from reasons where group_id = ?1) group by user_id
 			on conflict (user_id, group_id) do nothing`, id, actor); err != nil {
 			return err
 		}
@@ -85,12 +86,18 @@ func (t *tx) UpdateGroup(ctx context.Context, name string, g groups.Group, actor
 
 // dropGroupGrants takes every grant of one group away.
 func (t *tx) dropGroupGrants(ctx context.Context, step string, id int64) error {
-	if err := t.do(ctx, step, `update users set holder = 0 where holder = 1
-		and id in (select user_id from grants where group_id = ?1)
-		and not exists (select 1 from grants where user_id = users.id and group_id <> ?1)`, id); err != nil {
-		return err
+	for _, text := range []string{
+		`update users set holder = 0 where holder = 1
+			and id in (select user_id from grants where reason_id in (select id from reasons where group_id = ?1))
+			and not exists (select 1 from grants where user_id = users.id and reason_id not in (select id from reasons where group_id = ?1))`,
+		`delete from grants where reason_id in (select id from reasons where group_id = ?1)`,
+		`delete from reasons where group_id = ?1`,
+	} {
+		if err := t.do(ctx, step, text, id); err != nil {
+			return err
+		}
 	}
-	return t.do(ctx, step, `delete from grants where group_id = ?1`, id)
+	return nil
 }
 
 // DeleteGroup takes the group and its memberships away.
@@ -112,17 +119,35 @@ func grantColumns(g groups.Grant) []string {
 	return []string{g.Group, g.Source, g.Rule, g.Claim, g.Value}
 }
 
+// Which reasons a JSON parameter of grants means. jsonb_each saves SQLite from
+// writing and reading each row as text again; the outer joins make the number
+// of what is not there null, which the tables refuse.
+const (
+	joinGroup  = ` from jsonb_each(?1) j left join groups g on g.name = j.value->>0`
+	joinReason = joinGroup + ` left join reasons r on r.group_id = g.id and r.source = j.value->>1
+		and r.rule = j.value->>2 and r.claim = j.value->>3 and r.value = j.value->>4`
+)
+
 // AddGrants adds reasons; a group that is not there is ErrNotFound, not a
-// grant less: the outer join makes its id null, which the table refuses.
-// jsonb_each saves SQLite from writing and reading each row as text again.
+// grant less.
 func (t *tx) AddGrants(ctx context.Context, user groups.UserID, grants []groups.Grant, at time.Time) error {
 	if len(grants) == 0 {
 		return nil
 	}
-	n, err := t.exec(ctx, `insert into grants (user_id, group_id, source, rule, claim, value, since)
-		select ?1, g.id, j.value->>1, j.value->>2, j.value->>3, j.value->>4, ?3
-		from jsonb_each(?2) j left join groups g on g.name = j.value->>0 where true
-		on conflict (user_id, group_id, source, rule, claim, value) do nothing`, int64(user), jsonRows(grants, grantColumns), micros(at))
+	param := jsonRows(grants, grantColumns)
+	add := func() (int64, error) {
+		return t.exec(ctx, `insert into grants (user_id, reason_id, since) select ?2, r.id, ?3`+joinReason+` where true
+			on conflict (user_id, reason_id) do nothing`, param, int64(user), micros(at))
+	}
+	n, err := add()
+	if errors.Is(meaning(err), groups.ErrNotFound) { // a reason that nobody had yet, most likely
+		if err := t.do(ctx, "add grants", `insert into reasons (group_id, source, rule, claim, value)
+			select g.id, j.value->>1, j.value->>2, j.value->>3, j.value->>4`+joinGroup+` where true
+			on conflict (group_id, source, rule, claim, value) do nothing`, param); err != nil {
+			return err
+		}
+		n, err = add()
+	}
 	if err != nil || n == 0 {
 		return failed("add grants", err)
 	}
@@ -134,9 +159,8 @@ func (t *tx) DropGrants(ctx context.Context, user groups.UserID, grants []groups
 	if len(grants) == 0 {
 		return nil
 	}
-	n, err := t.exec(ctx, `delete from grants where user_id = ?1 and (group_id, source, rule, claim, value) in (
-		select g.id, j.value->>1, j.value->>2, j.value->>3, j.value->>4
-		from jsonb_each(?2) j join groups g on g.name = j.value->>0)`, int64(user), jsonRows(grants, grantColumns))
+	n, err := t.exec(ctx, `delete from grants where user_id = ?2 and reason_id in (select r.id`+joinReason+`)`,
+		jsonRows(grants, grantColumns), int64(user))
 	if err != nil || n == 0 {
 		return failed("drop grants", err)
 	}

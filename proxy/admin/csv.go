@@ -2,12 +2,14 @@ package admin
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -35,8 +37,8 @@ func (f LineFault) Error() string { return fmt.Sprintf("line %d: %s", f.Line, f.
 // ParseCSV reads the people a CSV file (RFC 4180) names. The first line heads
 // the columns; "user" and "email" count, upper and lower case alike, and where
 // a line has both the user name does. A byte order mark is skipped. What is
-// wrong with the file's form is an error that joins one [LineFault] for each
-// line; a reader's own error is returned as it is.
+// wrong with lines is an error that joins one [LineFault] for each, beside the
+// lines that are right; a reader's own error is returned as it is.
 func ParseCSV(r io.Reader) ([]CSVLine, error) {
 	in := bufio.NewReader(r)
 	if mark, _ := in.Peek(3); string(mark) == "\ufeff" {
@@ -68,12 +70,13 @@ func ParseCSV(r io.Reader) ([]CSVLine, error) {
 			return nil, joinFaults(faults, formFault(err))
 		}
 		at, _ := rd.FieldPos(0)
-		if len(lines) == maxLines {
+		if len(lines)+len(faults) == maxLines {
 			return nil, joinFaults(faults, LineFault{at, fmt.Sprintf("more than %d lines", maxLines)})
 		}
 		line := CSVLine{at, field(rec, user), field(rec, email)}
 		if msg := line.fault(); msg != "" {
 			faults = append(faults, LineFault{at, msg})
+			continue
 		}
 		lines = append(lines, line)
 	}
@@ -158,9 +161,9 @@ func lineFaults(err error) (faults []LineFault, rest error) {
 }
 
 // Import makes the people a CSV file names members of a manual group: all of
-// them, or none when any line has a fault. It answers how many lines there
-// were and how many people were not members before. A group that is not there
-// is groups.ErrNotFound, one that SSO controls groups.ErrControlled.
+// them, or none when any line has a fault. It answers how many people there
+// were, and how many of them were not members before. A group that is not
+// there is groups.ErrNotFound, one that SSO controls groups.ErrControlled.
 func Import(ctx context.Context, dir *groups.Directory, group string, r io.Reader, actor string) (lines, added int, faults []LineFault, err error) {
 	g, err := dir.Store().Group(ctx, group)
 	if err != nil {
@@ -171,14 +174,21 @@ func Import(ctx context.Context, dir *groups.Directory, group string, r io.Reade
 	}
 	people, err := ParseCSV(r)
 	if err != nil {
-		faults, err = lineFaults(err)
-		return 0, 0, faults, err
+		if faults, err = lineFaults(err); err != nil {
+			return 0, 0, nil, err
+		}
 	}
-	users, faults, err := findPeople(ctx, dir.Store(), people)
-	if err != nil || faults != nil || len(users) == 0 {
-		return 0, 0, faults, err
+	users, unknown, err := findPeople(ctx, dir.Store(), people)
+	if err != nil {
+		return 0, 0, nil, err
 	}
-	added, err = dir.AddMembers(ctx, group, users, actor)
+	if faults = append(faults, unknown...); faults != nil {
+		slices.SortFunc(faults, func(a, b LineFault) int { return cmp.Compare(a.Line, b.Line) })
+		return 0, 0, faults, nil
+	}
+	if len(users) > 0 {
+		added, err = dir.AddMembers(ctx, group, users, actor)
+	}
 	return len(users), added, nil, err
 }
 

@@ -58,7 +58,7 @@ var (
 	errUnavailable = newProblem(503, "unavailable", "Unavailable", "The store does not answer. Try again in a moment.").with("Retry-After", "5")
 	errNotThere    = newProblem(404, "not-found", "Not found", "What the address names does not exist.")
 	errControlled  = newProblem(409, "controlled-by-sso", "Conflict", "The group is controlled by SSO: rules alone decide who is in it.")
-	errConflict    = newProblem(409, "conflict", "Conflict", "The name or id is taken already.")
+	errConflict    = newProblem(409, "conflict", "Conflict", "The name or id is taken already, or it was changed meanwhile.")
 	errInternal    = newProblem(500, "internal", "Internal error", "This is a fault of groupgate. The log has more under this request's id.")
 )
 

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -251,15 +252,8 @@ func Explain(ctx context.Context, path, source, subject, claimsFile string, asJS
 		return err
 	}
 	view := &groups.View{
-		User: groups.User{
-			Name: said.Text(src.Identity.User), Email: said.Text(src.Identity.Email), Display: said.Text(src.Identity.Name),
-		},
+		User:   statedPerson(src, &claims.Identity{Subject: subject, Claims: said}),
 		Groups: e.Groups, Claims: said,
-	}
-	for _, other := range []string{subject, said.Text("sub")} {
-		if view.User.Name == "" {
-			view.User.Name = other
-		}
 	}
 	full := Explained{Explained: e, Headers: []Header{}}
 	lines, problem := proxy.HeaderLines(cfg.Headers, view)
@@ -271,6 +265,14 @@ func Explain(ctx context.Context, path, source, subject, claimsFile string, asJS
 		return writeJSON(out, full)
 	}
 	return writeExplained(out, full)
+}
+
+// statedPerson is who a statement makes a person out to be.
+func statedPerson(src *claims.Config, id *claims.Identity) groups.User {
+	c, n := id.Claims, src.Identity
+	return groups.User{
+		Name: cmp.Or(c.Text(n.User), id.Subject, c.Text("sub")), Email: c.Text(n.Email), Display: c.Text(n.Name),
+	}
 }
 
 // maxClaimsFile is more than any token holds.

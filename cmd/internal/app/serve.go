@@ -217,11 +217,20 @@ func (s *server) adminServer() *http.Server {
 				}
 				return [32]byte{} // of no token
 			},
-			Sources: s.sources.status, TestSource: s.sources.test,
+			Sources: s.sources.status, TestSource: s.sources.test, Person: s.person,
 			Headers: func(v *groups.View) ([][2]string, string) { return proxy.HeaderLines(s.cfg.Load().Headers, v) },
 		}),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: s.quietLog(),
 	}
+}
+
+// person is who a statement would be, by the names its source gives its claims.
+func (s *server) person(id *claims.Identity) groups.User {
+	src := s.cfg.Load().Source(id.Source)
+	if src == nil {
+		return groups.User{Name: id.Subject}
+	}
+	return statedPerson(src, id)
 }
 
 // quietLog takes what the standard library says about broken connections.

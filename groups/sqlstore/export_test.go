@@ -1,0 +1,41 @@
+package sqlstore
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"testing/fstest"
+)
+
+// LimitPages bounds the size of the database, which is how a full disk looks
+// to SQLite. A bound below the present size means the present size.
+func LimitPages(t *testing.T, s *Store, pages int) {
+	t.Helper()
+	db := s.db.Load()
+	db.lock <- struct{}{}
+	defer func() { <-db.lock }()
+	var now int
+	if err := db.writer.QueryRowContext(t.Context(), fmt.Sprintf("pragma max_page_count = %d", max(pages, 1))).Scan(&now); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// FailMigration begins a migration of a new file and lets it fail after its
+// last statement.
+func FailMigration(t *testing.T, path string) {
+	t.Helper()
+	path, err := prepareFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := &database{path: path}
+	if db.file, err = os.Stat(path); err != nil {
+		t.Fatal(err)
+	}
+	pool := db.pool(1, "journal_mode(WAL)")
+	defer pool.Close()
+	dir := fstest.MapFS{"00001_broken.sql": {Data: []byte("-- +goose Up\ncreate table a (x);\ninsert into nowhere values (1);\n")}}
+	if err := migrateTo(t.Context(), pool, dir, 1); err == nil {
+		t.Fatal("a broken migration went through")
+	}
+}

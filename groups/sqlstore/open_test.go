@@ -1,0 +1,170 @@
+package sqlstore_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/groupgate/groupgate/groups/sqlstore"
+)
+
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.WriteFile(at("text.db"), []byte(strings.Repeat("a text file ", 500)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(at("folder.db"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	newer, err := sqlstore.OpenSQLite(t.Context(), at("newer.db"), sqlstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := newer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, at("newer.db"), "insert into goose_db_version (version_id, is_applied) values (9999, 1)")
+	if err := os.WriteFile(at("foreign.db"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, at("foreign.db"), "create table theirs (x)")
+
+	for path, want := range map[string]string{
+		":memory:":                 "not a file",
+		"":                         "not a file",
+		at("missing/groupgate.db"): "the folder " + at("missing") + " does not exist",
+		at("text.db/groupgate.db"): "is not a folder",
+		at("text.db"):              "not a database",
+		at("folder.db"):            "not a regular file",
+		at("newer.db"):             "version 9999, this program knows versions up to 1",
+		at("foreign.db"):           "another application",
+	} {
+		s, err := sqlstore.OpenSQLite(t.Context(), path, sqlstore.Options{})
+		if err == nil {
+			s.Close()
+			t.Errorf("%s was opened", path)
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q in it", path, err, want)
+		}
+	}
+	if _, err := os.Stat(at("missing")); err == nil {
+		t.Error("a folder was made")
+	}
+	// The controls: what was refused was not changed, and a good path opens.
+	if b, err := os.ReadFile(at("text.db")); err != nil || !strings.HasPrefix(string(b), "a text file ") {
+		t.Errorf("the text file was changed: %v", err)
+	}
+	open(t, at("good.db"), sqlstore.Options{})
+}
+
+func mustExec(t *testing.T, path, text string) {
+	t.Helper()
+	db := raw(t, path)
+	if _, err := db.Exec(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whoever copies the file of a store that was closed copies everything.
+func TestCloseLeavesOneFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "groupgate.db"), sqlstore.Options{})
+	mustAdd(t, s, "alice")
+	if !has(t, s, "alice") {
+		t.Fatal("alice is not there")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 {
+		t.Fatalf("left after Close: %v, %v", left, err)
+	}
+	if !has(t, open(t, filepath.Join(dir, "groupgate.db"), sqlstore.Options{}), "alice") {
+		t.Fatal("alice went")
+	}
+}
+
+func TestFileIsPrivate(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "100% odd?name#.db")
+	s := open(t, path, sqlstore.Options{})
+	mustAdd(t, s, "alice")
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		fi, err := os.Stat(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fi.Mode().Perm() != 0o600 {
+			t.Errorf("%q has mode %o", suffix, fi.Mode().Perm())
+		}
+	}
+}
+
+// Several processes start on a new file at the same moment; each must come up,
+// and the schema must be made once.
+func TestStartTogetherMigratesOnce(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		path := filepath.Join(t.TempDir(), "groupgate.db")
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				s, err := sqlstore.OpenSQLite(t.Context(), path, sqlstore.Options{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		var n int
+		if err := raw(t, path).QueryRow("select count(*) from goose_db_version where version_id > 0").Scan(&n); err != nil || n != 1 {
+			t.Fatalf("%d migrations noted, %v", n, err)
+		}
+	}
+}
+
+// A process that dies while it migrates leaves an empty database, not half a
+// schema: goose's work is one transaction of ours.
+func TestFailedMigrationLeavesNothing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "groupgate.db")
+	sqlstore.FailMigration(t, path)
+	var n int
+	if err := raw(t, path).QueryRow("select count(*) from sqlite_master").Scan(&n); err != nil || n != 0 {
+		t.Fatalf("%d tables are there, %v", n, err)
+	}
+	mustAdd(t, open(t, path, sqlstore.Options{}), "alice")
+}
+
+func TestStartIsFast(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "groupgate.db")
+	open(t, path, sqlstore.Options{}).Close()
+	best := time.Hour
+	for range 10 {
+		start := time.Now()
+		s, err := sqlstore.OpenSQLite(t.Context(), path, sqlstore.Options{})
+		best = min(best, time.Since(start))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+	t.Logf("an up-to-date file opens in %v", best)
+	if best > 15*time.Millisecond {
+		t.Errorf("an up-to-date file takes %v to open", best)
+	}
+}

@@ -1,0 +1,180 @@
+package admin
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/groups"
+)
+
+// testLimit is how long a source may take to be reached by a test.
+const testLimit = 15 * time.Second
+
+// event is one line of the audit trail as the API shows it.
+type event struct {
+	ID      string                       `json:"id"`
+	At      time.Time                    `json:"at"`
+	Kind    string                       `json:"kind"`
+	UserID  groups.UserID                `json:"user_id,omitzero"`
+	User    string                       `json:"user,omitempty"`
+	Source  string                       `json:"source,omitempty"`
+	Group   string                       `json:"group,omitempty"`
+	Actor   string                       `json:"actor,omitempty"`
+	Request string                       `json:"request,omitempty"`
+	Reason  string                       `json:"reason,omitempty"`
+	Change  *groups.Change               `json:"change,omitempty"`
+	States  map[string]claims.Resolution `json:"states,omitempty"`
+}
+
+func eventOf(e groups.Event) event {
+	return event{
+		ID: strconv.FormatInt(e.ID, 10), At: e.At.UTC(), Kind: e.Kind, UserID: e.User, User: e.Name, Source: e.Source,
+		Group: e.Group, Actor: e.Actor, Request: e.Request, Reason: e.Reason, Change: e.Change, States: e.States,
+	}
+}
+
+// listEvents answers the audit trail, newest first.
+func (s *Server) listEvents(x *exchange) error {
+	p, err := x.page("events")
+	if err != nil {
+		return err
+	}
+	q := groups.EventQuery{
+		Kind: p.q.Get("kind"), Group: p.q.Get("group"), Source: p.q.Get("source"), Request: p.q.Get("request"),
+		Limit: p.limit + 1,
+	}
+	if id := p.q.Get("user"); id != "" {
+		if q.User, err = groups.ParseUserID(id); err != nil {
+			return badRequest("user is the id of a user.")
+		}
+	}
+	if q.From, err = timeParam(p.q, "from"); err != nil {
+		return err
+	}
+	if q.To, err = timeParam(p.q, "to"); err != nil {
+		return err
+	}
+	if p.after != "" {
+		if q.Before, err = strconv.ParseInt(p.after, 10, 64); err != nil || q.Before < 1 {
+			return p.badCursor()
+		}
+	}
+	found, err := s.dir.Store().Events(x.r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return x.ok(each(cut(p, found, func(e groups.Event) string { return strconv.FormatInt(e.ID, 10) }), eventOf))
+}
+
+func (s *Server) guard(x *exchange) error {
+	g, err := s.dir.Guard(x.r.Context())
+	if err != nil {
+		return err
+	}
+	g.Tripped, g.Allowed = g.Tripped.UTC(), g.Allowed.UTC()
+	return x.ok(g)
+}
+
+// allowRemovals is the administrator's word that the guard waits for. It
+// answers the guard as it is then.
+func (s *Server) allowRemovals(x *exchange) error {
+	if err := s.dir.AllowRemovals(context.WithoutCancel(x.r.Context()), actor); err != nil {
+		return err
+	}
+	return s.guard(x)
+}
+
+func (s *Server) sources() []SourceStatus {
+	if s.o.Sources == nil {
+		return nil
+	}
+	return s.o.Sources()
+}
+
+// sourceNames is nil when nobody says which sources there are.
+func (s *Server) sourceNames() map[string]bool {
+	if s.o.Sources == nil {
+		return nil
+	}
+	out := map[string]bool{}
+	for _, src := range s.o.Sources() {
+		out[src.Name] = true
+	}
+	return out
+}
+
+func (s *Server) listSources(x *exchange) error {
+	return byPlace(x, "sources", s.sources())
+}
+
+func (s *Server) testSource(x *exchange) error {
+	name := x.args[0]
+	if s.o.TestSource == nil || !s.sourceNames()[name] {
+		return notFound("There is no source %q.", name)
+	}
+	ctx, cancel := context.WithTimeout(x.r.Context(), testLimit)
+	defer cancel()
+	detail, err := s.o.TestSource(ctx, name)
+	if err != nil {
+		// A source's errors say what went wrong and hold no secrets: they are
+		// what this endpoint is for.
+		detail = err.Error()
+	}
+	return x.ok(struct {
+		OK     bool   `json:"ok"`
+		Detail string `json:"detail"`
+	}{err == nil, detail})
+}
+
+func (s *Server) listTargets(x *exchange) error {
+	var all []TargetStatus
+	if s.o.Targets != nil {
+		all = s.o.Targets()
+	}
+	return byPlace(x, "targets", all)
+}
+
+func (s *Server) retryTarget(x *exchange) error {
+	err := groups.ErrNotFound
+	if s.o.RetryTarget != nil {
+		err = s.o.RetryTarget(x.r.Context(), x.args[0])
+	}
+	if errors.Is(err, groups.ErrNotFound) {
+		return notFound("There is no target %q.", x.args[0])
+	}
+	if err != nil {
+		return err
+	}
+	return x.done()
+}
+
+// byPlace pages a short list that stands in the configuration.
+func byPlace[T any](x *exchange, kind string, all []T) error {
+	p, err := x.page(kind)
+	if err != nil {
+		return err
+	}
+	from := 0
+	if p.after != "" {
+		if from, err = strconv.Atoi(p.after); err != nil || from < 0 {
+			return p.badCursor()
+		}
+	}
+	rest := all[min(from, len(all)):]
+	return x.ok(cut(p, rest, func(T) string { return strconv.Itoa(from + p.limit) }))
+}
+
+//go:embed openapi.json
+var description []byte
+
+func describe(x *exchange) error {
+	x.Header().Set("Content-Type", "application/json")
+	x.WriteHeader(http.StatusOK)
+	_, _ = x.Write(description) // the client may be gone
+	return nil
+}
