@@ -9,10 +9,11 @@ APP     := github.com/groupgate/groupgate/cmd/internal/app
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
-# How long each fuzz target runs, and how often the process is killed.
+# How long each fuzz target runs.
 FUZZTIME ?= 5s
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help build demo test tools format vet unit race fuzz bench lint
 
 help: ## list the targets

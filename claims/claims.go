@@ -101,6 +101,7 @@ type object struct {
 	m              map[string]any
 	raw            []byte // keys sorted
 	err            error  // of encode
+	broken         bool   // raw is not an object after all
 }
 
 func of(m map[string]any, incomplete string) Claims {
@@ -110,7 +111,7 @@ func of(m map[string]any, incomplete string) Claims {
 }
 
 // Stored takes back what MarshalJSON wrote. It is read when something is asked
-// of it; anything else than what MarshalJSON wrote has no claims.
+// of it; of anything else than what MarshalJSON wrote every claim is unknown.
 func Stored(raw []byte, incomplete string) Claims {
 	o := &object{raw: raw}
 	o.encode.Do(func() {})
@@ -124,8 +125,8 @@ func (c Claims) all() map[string]any {
 	c.o.decode.Do(func() {
 		dec := json.NewDecoder(bytes.NewReader(c.o.raw))
 		dec.UseNumber()
-		if dec.Decode(&c.o.m) != nil {
-			c.o.m = nil
+		if dec.Decode(&c.o.m) != nil || c.o.m == nil {
+			c.o.m, c.o.broken = nil, true
 		}
 	})
 	return c.o.m
@@ -375,6 +376,9 @@ func (c Claims) overage(name string) string {
 // find walks to a claim. A step through something that has no members is not
 // the same as a missing member: the first is unknown, the second absent.
 func (c Claims) find(name string) (v any, found bool, why string) {
+	if c.all(); c.o != nil && c.o.broken {
+		return nil, false, "the stored statement cannot be read"
+	}
 	if !strings.HasPrefix(name, "/") {
 		v, found = c.all()[name]
 		return v, found, ""

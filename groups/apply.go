@@ -65,7 +65,7 @@ func (r *Rules) Apply(id *claims.Identity, p SourcePolicy) *Wanted {
 		for _, t := range r.tables[""] {
 			r.applyTable(w, t)
 		}
-		for _, name := range r.byClaims[p.Source] {
+		for _, name := range r.required[p.Source] {
 			w.require(name, p)
 		}
 	} else {
@@ -170,7 +170,7 @@ func (c *compiled) scan(value string) (group string, hit bool) {
 
 func (r *Rules) grant(w *Wanted, c *compiled, value, group string) {
 	if c.when != nil {
-		switch out, why := c.when.eval(w.Source, w.look); out {
+		switch out, why := c.when.eval(w); out {
 		case fails:
 			return
 		case undecided:

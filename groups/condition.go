@@ -22,7 +22,7 @@ const conditionCost = 1_000_000
 type condition struct {
 	program cel.Program
 	reads   []string // claims that must be there to evaluate
-	tests   []string // claims whose presence alone is asked for
+	tests   []string // claims whose presence is asked for: they may be absent
 }
 
 // conditionEnv is made on first use: most configurations have no condition,
@@ -86,6 +86,8 @@ func (c *condition) findClaims(a *celast.AST) error {
 			*list = append(*list, name)
 		}
 	}
+	// Who asks first whether a claim is there may read it after that.
+	c.reads = slices.DeleteFunc(c.reads, func(name string) bool { return slices.Contains(c.tests, name) })
 	return nil
 }
 
@@ -135,27 +137,27 @@ const (
 	undecided
 )
 
-// eval answers why, in words, unless the condition holds.
-func (c *condition) eval(source string, state func(string) effective) (outcome, string) {
+// eval answers why, in words, unless the condition holds. Claims that the
+// condition only asks for do not count among those that were looked at: it
+// says itself what their absence means.
+func (c *condition) eval(w *Wanted) (outcome, string) {
 	values := make(map[string][]string, len(c.reads)+len(c.tests))
 	for _, name := range c.reads {
-		s := state(name)
+		s := w.look(name)
 		if !s.complete {
 			return undecided, fmt.Sprintf("the condition reads %s: %s", name, s.why)
 		}
 		values[name] = s.values
 	}
 	for _, name := range c.tests {
-		switch s := state(name); {
+		switch s := w.peek(name); {
 		case s.unknown:
 			return undecided, fmt.Sprintf("the condition asks for %s: %s", name, s.why)
 		case !s.absent:
-			values[name] = s.values
-		default:
-			delete(values, name) // has() sees an absent claim as absent, whatever it counts as
+			values[name] = s.values // else has() sees it as absent, whatever that counts as
 		}
 	}
-	out, _, err := c.program.Eval(map[string]any{"claims": values, "source": source})
+	out, _, err := c.program.Eval(map[string]any{"claims": values, "source": w.Source})
 	if err != nil {
 		// What cannot be computed neither grants nor removes.
 		return undecided, "the condition cannot be evaluated: " + err.Error()

@@ -2,6 +2,7 @@ package groups
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +35,7 @@ func TestConditionDecides(t *testing.T) {
 		{`"country" in claims`, `{}`, no, no},
 		{`"country" in claims`, `{"country":7}`, open, open},
 		{`has(claims.country) && claims.country[0] == "CZ"`, `{"country":"CZ"}`, yes, yes},
+		{`has(claims.country) && claims.country[0] == "CZ"`, `{}`, no, no}, // who asks first may read
 		{`claims.country[0] == "CZ"`, `{"country":[]}`, open, open}, // cannot be computed
 		{`claims.country[0].matches("^C")`, `{"country":"CZ"}`, yes, yes},
 		{`size(claims.country) > 1`, `{"country":["a","b"]}`, yes, yes},
@@ -134,5 +136,24 @@ func TestUndecidedRuleHoldsOnlyItsOwnGrants(t *testing.T) {
 	}
 	if w.Keeps(Grant{"h", "s", "r1", "groups", "b"}) {
 		t.Error("a grant whose value is gone stays")
+	}
+}
+
+// TestAskingForAClaimDoesNotDemandIt: has() exists for people who lack the
+// claim. Reading it without asking is what when_absent speaks about.
+func TestAskingForAClaimDoesNotDemandIt(t *testing.T) {
+	t.Parallel()
+	for when, denied := range map[string]string{
+		`!has(claims.contractor)`:     "",
+		`claims.contractor == ["no"]`: "contractor",
+	} {
+		rules := ruleset(t, Rule{Source: "s", Claim: "groups", Value: "a", Group: "g", When: when})
+		w := rules.Apply(statement(t, "s", `{"groups":["a"]}`), SourcePolicy{Source: "s", Claims: []string{"groups"}, WhenAbsent: claims.Deny})
+		if w.Denied != denied || denied == "" && (!w.Complete || len(w.Grants) != 1) {
+			t.Errorf("when %s: denied %q, complete %v, grants %v", when, w.Denied, w.Complete, w.Grants)
+		}
+		if !slices.Contains(rules.Claims("s"), "contractor") {
+			t.Errorf("when %s: nobody would ask userinfo for the claim", when)
+		}
 	}
 }

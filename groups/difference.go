@@ -3,6 +3,7 @@ package groups
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 )
 
@@ -53,10 +54,7 @@ func (d *Directory) differences(ctx context.Context, st *state) (out []*differen
 	if err != nil {
 		return nil, 0, err
 	}
-	controls, err := d.allControls(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
+	controls := &controls{store: d.store, known: map[string]Control{}, asked: map[string]struct{}{}}
 	type todo struct {
 		user UserID
 		ids  []pending
@@ -75,7 +73,7 @@ func (d *Directory) differences(ctx context.Context, st *state) (out []*differen
 	for i := 0; err == nil && i < len(few); i++ {
 		var have []Membership
 		if have, err = d.store.Memberships(ctx, few[i].user); err == nil {
-			out = appendDiff(out, few[i].user, have, few[i].ids, controls, st.policy)
+			out, err = appendDiff(ctx, out, few[i].user, have, few[i].ids, controls, st.policy)
 		}
 	}
 	return out, known, err
@@ -120,7 +118,7 @@ func (d *Directory) eachPending(ctx context.Context, st *state, epoch int64, fn 
 
 // differencesOfMany walks identities and memberships side by side, both in
 // the order of the users, so that neither is held in memory.
-func (d *Directory) differencesOfMany(ctx context.Context, st *state, epoch int64, controls map[string]Control) (out []*difference, known int, err error) {
+func (d *Directory) differencesOfMany(ctx context.Context, st *state, epoch int64, controls *controls) (out []*difference, known int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	rows := d.streamMemberships(ctx)
@@ -134,8 +132,9 @@ func (d *Directory) differencesOfMany(ctx context.Context, st *state, epoch int6
 		if more && at.user == user {
 			have = at.have
 		}
-		out = appendDiff(out, user, have, ids, controls, st.policy)
-		return nil
+		var err error
+		out, err = appendDiff(ctx, out, user, have, ids, controls, st.policy)
+		return err
 	})
 	cancel()
 	if streamErr := rows.wait(); err == nil {
@@ -211,10 +210,14 @@ func (s *membershipStream) wait() error {
 	return s.err
 }
 
-func appendDiff(out []*difference, user UserID, have []Membership, todo []pending, controls map[string]Control, p Policy) []*difference {
+func appendDiff(ctx context.Context, out []*difference, user UserID, have []Membership, todo []pending, cs *controls, p Policy) ([]*difference, error) {
 	f := &difference{user: user}
 	before, changed := names(have), false
 	for _, t := range todo {
+		controls, err := cs.of(ctx, t.want)
+		if err != nil {
+			return nil, err
+		}
 		c := Diff(have, t.want, controls, p)
 		f.skipped = append(f.skipped, c.Skipped...)
 		f.identities = append(f.identities, [2]string{t.source, t.subject})
@@ -226,11 +229,11 @@ func appendDiff(out []*difference, user UserID, have []Membership, todo []pendin
 		f.created = append(f.created, c.Created...)
 	}
 	if !changed && len(f.skipped) == 0 {
-		return out
+		return out, nil
 	}
 	after := names(have)
 	f.added, f.removed = minus(after, before), minus(before, after)
-	return append(out, f)
+	return append(out, f), nil
 }
 
 func names(ms []Membership) []string {
@@ -242,20 +245,28 @@ func names(ms []Membership) []string {
 	return out
 }
 
-func (d *Directory) allControls(ctx context.Context) (map[string]Control, error) {
-	out := map[string]Control{}
-	after := ""
-	for {
-		page, err := d.store.Groups(ctx, "", after, 1000)
+// controls remembers the control of every group it was asked for: the users of
+// a directory share most of their groups.
+type controls struct {
+	store Reader
+	known map[string]Control // of groups that exist
+	asked map[string]struct{}
+}
+
+func (c *controls) of(ctx context.Context, w *Wanted) (map[string]Control, error) {
+	var names []string
+	for _, g := range w.Grants {
+		if _, asked := c.asked[g.Group]; !asked {
+			c.asked[g.Group] = struct{}{}
+			names = append(names, g.Group)
+		}
+	}
+	if len(names) > 0 {
+		found, err := c.store.Controls(ctx, names)
 		if err != nil {
 			return nil, err
 		}
-		for _, g := range page {
-			out[g.Name] = g.Control
-			after = g.Name
-		}
-		if len(page) < 1000 {
-			return out, nil
-		}
+		maps.Copy(c.known, found)
 	}
+	return c.known, nil
 }

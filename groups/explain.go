@@ -179,7 +179,7 @@ func (c *compiled) verdict(w *Wanted, v ExplainedRule, value string) ExplainedRu
 		return v
 	}
 	if c.when != nil {
-		out, why := c.when.eval(w.Source, w.look)
+		out, why := c.when.eval(w)
 		if out != holds {
 			v.Why += ", but " + why
 			return v

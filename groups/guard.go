@@ -56,7 +56,7 @@ func (d *Directory) guardState(ctx context.Context, r Reader, st *state, at time
 	}
 	since := at.Add(-st.guard.Window)
 	if g.Allowed.After(since) {
-		since = g.Allowed
+		since = g.Allowed.Add(time.Microsecond) // what was removed until then was allowed; the store keeps microseconds
 	}
 	removed, err := r.RemovedUsers(ctx, since)
 	return &g, removed, err

@@ -308,6 +308,13 @@ func (d *Directory) Sweep(ctx context.Context) error {
 // rule of the file is ErrConflict. The error is a [*RuleError] (joined) when
 // the rule itself is wrong.
 func (d *Directory) PutRule(ctx context.Context, r Rule, actor string) (*Rule, error) {
+	// Alone first: what is wrong with other rules is not this one's fault.
+	if _, err := Compile([]Rule{r}); err != nil {
+		return nil, err
+	}
+	if r.Source != "" && d.state.Load().sources[r.Source] == nil {
+		return nil, &RuleError{0, "source", fmt.Errorf("there is no source %q", r.Source)}
+	}
 	err := d.changeRules(ctx, func(stored []Rule) ([]Rule, error) {
 		i := slices.IndexFunc(stored, func(o Rule) bool { return o.ID == r.ID })
 		if i < 0 {
@@ -353,11 +360,7 @@ func (d *Directory) changeRules(ctx context.Context, next func([]Rule) ([]Rule, 
 	if stored, err = next(stored); err != nil {
 		return err
 	}
-	fresh, err := compileState(st.settings, stored)
-	if err == nil {
-		err = fresh.knownSources(stored)
-	}
-	if err != nil {
+	if _, err := compileState(st.settings, stored); err != nil {
 		return err
 	}
 	if err := d.act(ctx, e, func(tx Tx, _ *Event) error { return write(tx) }); err != nil {
@@ -366,19 +369,9 @@ func (d *Directory) changeRules(ctx context.Context, next func([]Rule) ([]Rule, 
 	if stored, err = d.store.Rules(ctx); err != nil {
 		return err
 	}
-	if fresh, err = compileState(st.settings, stored); err != nil {
+	fresh, err := compileState(st.settings, stored)
+	if err != nil {
 		return err
 	}
 	return d.adopt(ctx, fresh)
-}
-
-// knownSources refuses a rule of a source that does not exist: it would never
-// say so, and never match.
-func (st *state) knownSources(rules []Rule) error {
-	for i, r := range rules {
-		if r.Source != "" && st.sources[r.Source] == nil {
-			return &RuleError{i, "source", fmt.Errorf("there is no source %q", r.Source)}
-		}
-	}
-	return nil
 }

@@ -84,7 +84,8 @@ type Rules struct {
 	list     []compiled
 	tables   map[string][]*table // by source; "" holds the rules of every source
 	covered  map[string]bool     // sources that a rule names; "" when a rule names none
-	byClaims map[string][]string // claims that rules read, by source
+	byClaims map[string][]string // claims that rules read or ask for, by source
+	required map[string][]string // of these, those that count when they are absent
 }
 
 type compiled struct {
@@ -108,6 +109,7 @@ func Compile(rules []Rule) (*Rules, error) {
 		tables:   map[string][]*table{},
 		covered:  map[string]bool{},
 		byClaims: map[string][]string{},
+		required: map[string][]string{},
 	}
 	type tableKey struct{ source, claim, split string }
 	tables := map[tableKey]*table{}
@@ -141,15 +143,19 @@ func Compile(rules []Rule) (*Rules, error) {
 }
 
 func (r *Rules) noteClaims(source string, c compiled) {
-	names := []string{c.Claim}
-	if c.when != nil {
-		names = append(names, c.when.reads...)
-		names = append(names, c.when.tests...)
-	}
-	for _, n := range names {
-		if !slices.Contains(r.byClaims[source], n) {
-			r.byClaims[source] = append(r.byClaims[source], n)
+	note := func(m map[string][]string, names ...string) {
+		for _, n := range names {
+			if !slices.Contains(m[source], n) {
+				m[source] = append(m[source], n)
+			}
 		}
+	}
+	note(r.byClaims, c.Claim)
+	note(r.required, c.Claim)
+	if c.when != nil {
+		note(r.byClaims, c.when.reads...)
+		note(r.required, c.when.reads...)
+		note(r.byClaims, c.when.tests...)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -21,7 +22,7 @@ type Policy struct {
 
 // Allows reports whether a group may have the name.
 func (p Policy) Allows(name string) bool {
-	if name == "" || len(name) > maxNameBytes || !utf8.ValidString(name) {
+	if name == "" || len(name) > maxNameBytes || !utf8.ValidString(name) || strings.Contains(name, "\x00") {
 		return false
 	}
 	return p.Names == nil || p.Names.MatchString(name)

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -60,7 +61,7 @@ func (f *faultyStore) Update(ctx context.Context, fn func(groups.Tx) error) erro
 func (r *rig) signIn(subject string) string {
 	r.t.Helper()
 	b := r.browser()
-	page := r.login(b, subject, "/")
+	page := r.login(b, subject, "/_auth/start?source=test&rd=/")
 	if page.Status != 200 {
 		r.t.Fatalf("login of %s ended with %d: %s", subject, page.Status, page.Body)
 	}
@@ -219,4 +220,23 @@ func eventually(t testing.TB, what string, within time.Duration, done func() boo
 			t.Fatalf("not within %v: %s", within, what)
 		}
 	}
+}
+
+// contextFor is a request's context, of one that goes away soon or stays.
+func contextFor(t testing.TB, soon bool) (context.Context, context.CancelFunc) {
+	if soon {
+		return context.WithTimeout(t.Context(), 2*time.Millisecond)
+	}
+	return context.WithTimeout(t.Context(), 10*time.Second)
+}
+
+// bodyMaybe is what of a body arrived before the request went away; all of it
+// or nothing.
+func bodyMaybe(res *http.Response) string {
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return ""
+	}
+	return string(b)
 }

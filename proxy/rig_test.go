@@ -105,6 +105,7 @@ type rig struct {
 	op       *claimstest.OP
 	up       *upstream
 	store    *sqlstore.Store
+	path     string       // of its file
 	faults   *faultyStore // what the directory sees of the store
 	clock    *clock
 	dir      *groups.Directory
@@ -155,7 +156,8 @@ func newRig(t testing.TB, opts ...option) *rig {
 	})
 	r.up = newUpstream(t)
 	var err error
-	r.store, err = sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "groupgate.db"), sqlstore.Options{PollInterval: 200 * time.Millisecond})
+	r.path = filepath.Join(t.TempDir(), "groupgate.db")
+	r.store, err = sqlstore.OpenSQLite(t.Context(), r.path, sqlstore.Options{PollInterval: 200 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

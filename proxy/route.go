@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -135,7 +136,10 @@ func normalHost(name, scheme string) string {
 }
 
 func isLoopback(name string) bool {
-	if h, _, err := net.SplitHostPort(name); err == nil {
+	if h, port, err := net.SplitHostPort(name); err == nil {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return false // 127.0.0.1:80.evil.example
+		}
 		name = h
 	}
 	name = strings.Trim(name, "[]")

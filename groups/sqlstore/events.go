@@ -73,8 +73,9 @@ func (r reader) Events(ctx context.Context, q groups.EventQuery) ([]groups.Event
 		exists (select 1 from json_each(body, '$.change.added') where value = ?) or
 		exists (select 1 from json_each(body, '$.change.removed') where value = ?))))`,
 		q.Group, quoted(q.Group), q.Group, q.Group)
-	return list(ctx, r.q, "events", scanEvent, `select id, at, kind, user_id, source, grp, request, body from events where `+
-		w.text.String()+` order by id desc limit ?`, append(w.args, limitOf(q.Limit))...)
+	w.write(` order by id desc limit ?`, limitOf(q.Limit))
+	return list(ctx, r.q, "events", scanEvent,
+		`select id, at, kind, user_id, source, grp, request, body from events where `+w.text.String(), w.args...)
 }
 
 func beforeOf(id int64) int64 {
@@ -119,7 +120,7 @@ func (t *tx) AddEvents(ctx context.Context, events ...groups.Event) error {
 		if e.At.IsZero() {
 			e.At = t.s.opts.Now()
 		}
-		err = t.do(ctx, "add event", `insert into events (at, kind, user_id, source, grp, request, body) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)`,
+		err = t.do(ctx, "add event", `insert into events (at, kind, user_id, source, grp, request, body) values ($1, $2, $3, $4, $5, $6, $7)`,
 			micros(e.At), e.Kind, int64(e.User), e.Source, e.Group, e.Request, body)
 		if err != nil {
 			return err

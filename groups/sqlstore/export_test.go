@@ -20,6 +20,18 @@ func LimitPages(t *testing.T, s *Store, pages int) {
 	}
 }
 
+// LogPages counts the pages in the log, and those of them that are not in the
+// database yet.
+func LogPages(t *testing.T, s *Store) (used, left int64) {
+	t.Helper()
+	db := s.db.Load()
+	var blocked, frames, copied int64
+	if err := db.readPool.QueryRowContext(t.Context(), "pragma wal_checkpoint(noop)").Scan(&blocked, &frames, &copied); err != nil {
+		t.Fatal(err)
+	}
+	return frames, frames - copied
+}
+
 // FailMigration begins a migration of a new file and lets it fail after its
 // last statement.
 func FailMigration(t *testing.T, path string) {

@@ -80,7 +80,7 @@ func (s *Store) turn(c *condition) {
 
 // look does one round: the file, the database, notices, writes.
 func (s *Store) look(ctx context.Context) *condition {
-	ctx, cancel := context.WithTimeout(ctx, 2*s.opts.PollInterval)
+	ctx, cancel := context.WithTimeout(ctx, s.opts.PollInterval+time.Second)
 	defer cancel()
 	db := s.db.Load()
 	if db == nil {
@@ -154,7 +154,9 @@ func (s *Store) readNotices(ctx context.Context, db *database) (err error) {
 	}
 	var version int64
 	if err = db.watch.QueryRowContext(ctx, "pragma data_version").Scan(&version); err == nil && version != db.dataVersion {
-		err = s.fetchNotices(ctx, db)
+		if err = s.fetchNotices(ctx, db); err == nil {
+			err = db.checkpoint(ctx)
+		}
 	}
 	if err != nil {
 		// data_version compares on one connection only, so a new one starts over.
@@ -174,7 +176,7 @@ func (s *Store) fetchNotices(ctx context.Context, db *database) error {
 	}
 	all, err := list(ctx, db.reads, "notices", func(r *rows, n *row) error {
 		return r.Scan(&n.seq, &n.origin, &n.notice.User, &n.notice.Login)
-	}, `select seq, origin, user_id, login from notices where seq > ?1 order by seq`, s.lastSeq)
+	}, `select seq, origin, user_id, login from notices where seq > $1 order by seq`, s.lastSeq)
 	if err != nil {
 		return err
 	}
@@ -200,7 +202,7 @@ func (s *Store) probe(ctx context.Context, db *database) *condition {
 	}
 	_, err := db.writes.exec(ctx, "begin immediate")
 	if err == nil {
-		_, err = db.writes.exec(ctx, `insert into meta (key, value) values ('store/probe', ?1)
+		_, err = db.writes.exec(ctx, `insert into meta (key, value) values ('store/probe', $1)
 			on conflict (key) do update set value = excluded.value`, fmt.Sprint(micros(s.opts.Now())))
 		end := "commit"
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/groupgate/groupgate/groups/sqlstore"
 )
@@ -148,23 +147,4 @@ func TestFailedMigrationLeavesNothing(t *testing.T) {
 		t.Fatalf("%d tables are there, %v", n, err)
 	}
 	mustAdd(t, open(t, path, sqlstore.Options{}), "alice")
-}
-
-func TestStartIsFast(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "groupgate.db")
-	open(t, path, sqlstore.Options{}).Close()
-	best := time.Hour
-	for range 10 {
-		start := time.Now()
-		s, err := sqlstore.OpenSQLite(t.Context(), path, sqlstore.Options{})
-		best = min(best, time.Since(start))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Close()
-	}
-	t.Logf("an up-to-date file opens in %v", best)
-	if best > 15*time.Millisecond {
-		t.Errorf("an up-to-date file takes %v to open", best)
-	}
 }

@@ -45,19 +45,19 @@ func scanSession(r *rows, s *groups.Session) error {
 // Session finds a session and its login.
 func (r reader) Session(ctx context.Context, hash [32]byte) (*groups.Session, error) {
 	return one(ctx, r.q, "session", scanSession,
-		`select s.hash, s.host, s.used, `+loginColumns+` from sessions s join logins l on l.id = s.login_id where s.hash = ?1`, hash[:])
+		`select s.hash, s.host, s.used, `+loginColumns+` from sessions s join logins l on l.id = s.login_id where s.hash = $1`, hash[:])
 }
 
 // Sessions lists a user's sessions, newest login first.
 func (r reader) Sessions(ctx context.Context, user groups.UserID) ([]groups.Session, error) {
 	return list(ctx, r.q, "sessions", scanSession,
 		`select s.hash, s.host, s.used, `+loginColumns+` from sessions s join logins l on l.id = s.login_id
-		 where l.user_id = ?1 order by l.created desc, l.id, s.host, s.hash`, int64(user))
+		 where l.user_id = $1 order by l.created desc, l.id, s.host, s.hash`, int64(user))
 }
 
 // LoginByID finds a login.
 func (r reader) LoginByID(ctx context.Context, id string) (*groups.Login, error) {
-	return one(ctx, r.q, "login", scanLogin, `select `+loginColumns+` from logins l where l.id = ?1`, id)
+	return one(ctx, r.q, "login", scanLogin, `select `+loginColumns+` from logins l where l.id = $1`, id)
 }
 
 const identityColumns = `user_id, source, subject, claims, incomplete, issued_at, seen, fingerprint`
@@ -68,14 +68,7 @@ func scanIdentity(r *rows, rec *groups.IdentityRecord) error {
 	if err := r.Scan(&rec.User, &rec.Source, &rec.Subject, &body, &incomplete, &issued, &seen, &rec.Fingerprint); err != nil {
 		return err
 	}
-	c, err := claims.Parse([]byte(body))
-	if err != nil {
-		return fmt.Errorf("stored identity of user %v: %w", rec.User, err)
-	}
-	rec.Claims = c
-	if incomplete != "" {
-		rec.Claims = c.WithIncomplete(incomplete)
-	}
+	rec.Claims = claims.Stored([]byte(body), incomplete)
 	rec.IssuedAt, rec.Seen = when(issued), when(seen)
 	return nil
 }
@@ -83,26 +76,25 @@ func scanIdentity(r *rows, rec *groups.IdentityRecord) error {
 // Identity finds one identity.
 func (r reader) Identity(ctx context.Context, source, subject string) (*groups.IdentityRecord, error) {
 	return one(ctx, r.q, "identity", scanIdentity,
-		`select `+identityColumns+` from identities where source = ?1 and subject = ?2`, source, subject)
+		`select `+identityColumns+` from identities where source = $1 and subject = $2`, source, subject)
 }
 
 // Identities lists a user's identities by source.
 func (r reader) Identities(ctx context.Context, user groups.UserID) ([]groups.IdentityRecord, error) {
 	return list(ctx, r.q, "identities", scanIdentity,
-		`select `+identityColumns+` from identities where user_id = ?1 order by source, subject`, int64(user))
+		`select `+identityColumns+` from identities where user_id = $1 order by source, subject`, int64(user))
 }
 
 // batch is how many identities, or users with memberships, are read at a time:
 // no connection is held while the caller looks at them.
 const batch = 500
 
-// EachIdentity reads in batches. An identity that changes meanwhile is seen
-// once, old or new.
+// EachIdentity reads in batches; what changes meanwhile is seen old or new.
 func (r reader) EachIdentity(ctx context.Context, fn func(*groups.IdentityRecord) error) error {
 	var last groups.IdentityRecord
 	for {
 		some, err := list(ctx, r.q, "each identity", scanIdentity, `select `+identityColumns+` from identities
-			where (user_id, source, subject) > (?1, ?2, ?3) order by user_id, source, subject limit ?4`,
+			where (user_id, source, subject) > ($1, $2, $3) order by user_id, source, subject limit $4`,
 			int64(last.User), last.Source, last.Subject, batch)
 		if err != nil {
 			return err
@@ -130,25 +122,25 @@ func scanUser(r *rows, u *groups.User) error {
 
 // User finds a user.
 func (r reader) User(ctx context.Context, id groups.UserID) (*groups.User, error) {
-	return one(ctx, r.q, "user", scanUser, `select `+userColumns+` from users u where u.id = ?1`, int64(id))
+	return one(ctx, r.q, "user", scanUser, `select `+userColumns+` from users u where u.id = $1`, int64(id))
 }
 
 // UserByName finds a user by name, whatever the ASCII case.
 func (r reader) UserByName(ctx context.Context, name string) (*groups.User, error) {
-	return one(ctx, r.q, "user by name", scanUser, `select `+userColumns+` from users u where u.name_key = ?1`, fold(name))
+	return one(ctx, r.q, "user by name", scanUser, `select `+userColumns+` from users u where u.name_key = $1`, fold(name))
 }
 
 // UsersByEmail finds at most two users. Nobody is found by an empty address.
 func (r reader) UsersByEmail(ctx context.Context, email string) ([]groups.User, error) {
 	return list(ctx, r.q, "users by email", scanUser,
-		`select `+userColumns+` from users u where u.email_key = ?1 and u.email_key <> '' order by u.id limit 2`, fold(email))
+		`select `+userColumns+` from users u where u.email_key = $1 and u.email_key <> '' order by u.id limit 2`, fold(email))
 }
 
 // Users lists users by id.
 func (r reader) Users(ctx context.Context, query string, after groups.UserID, limit int) ([]groups.User, error) {
 	return list(ctx, r.q, "users", scanUser, `select `+userColumns+` from users u
-		where u.id > ?1 and (?2 = '' or instr(u.name_key, ?2) > 0 or instr(u.email_key, ?2) > 0 or instr(lower(u.display), ?2) > 0)
-		order by u.id limit ?3`, int64(after), fold(query), limitOf(limit))
+		where u.id > $1 and ($2 = '' or instr(u.name_key, $2) > 0 or instr(u.email_key, $2) > 0 or instr(lower(u.display), $2) > 0)
+		order by u.id limit $3`, int64(after), fold(query), limitOf(limit))
 }
 
 // CountUsers counts the users, and those who hold a grant.
@@ -164,7 +156,7 @@ func (r reader) CountUsers(ctx context.Context) (all, holders int, err error) {
 // CountHoldersAmong counts those of the users who hold a grant.
 func (r reader) CountHoldersAmong(ctx context.Context, users []groups.UserID) (int, error) {
 	n, err := one(ctx, r.q, "count holders", scanValue[int],
-		`select count(*) from users where holder = 1 and id in (select value from json_each(?1))`, jsonUsers(users))
+		`select count(*) from users where holder = 1 and id in (select value from json_each($1))`, jsonUsers(users))
 	if err != nil {
 		return 0, err
 	}
@@ -174,7 +166,7 @@ func (r reader) CountHoldersAmong(ctx context.Context, users []groups.UserID) (i
 // RemovedUsers lists the users noted since then.
 func (r reader) RemovedUsers(ctx context.Context, since time.Time) ([]groups.UserID, error) {
 	return list(ctx, r.q, "removed users", scanValue[groups.UserID],
-		`select user_id from removals where at >= ?1 order by user_id`, micros(since))
+		`select user_id from removals where at >= $1 order by user_id`, micros(since))
 }
 
 // Rules lists the rules of the store.
@@ -201,12 +193,12 @@ func (r reader) Outbox(ctx context.Context, limit int) ([]groups.Work, error) {
 		err := r.Scan(&w.ID, &w.Target, &w.User, &body, &created)
 		w.Body, w.Created = json.RawMessage(body), when(created)
 		return err
-	}, `select id, target, user_id, body, created from outbox order by id limit ?1`, limitOf(limit))
+	}, `select id, target, user_id, body, created from outbox order by id limit $1`, limitOf(limit))
 }
 
 // Meta reads one value. Keys that begin with "store/" are the store's own.
 func (r reader) Meta(ctx context.Context, key string) (json.RawMessage, error) {
-	v, err := one(ctx, r.q, "meta", scanValue[string], `select value from meta where key = ?1`, key)
+	v, err := one(ctx, r.q, "meta", scanValue[string], `select value from meta where key = $1`, key)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +227,16 @@ func (w *where) add(set bool, condition string, args ...any) {
 	if w.text.Len() > 0 {
 		w.text.WriteString(" and ")
 	}
-	// Each condition has plain "?" marks, which count on.
-	w.text.WriteString(condition)
-	w.args = append(w.args, args...)
+	w.write(condition, args...)
+}
+
+// write adds text with a "?" for each argument, and numbers them.
+func (w *where) write(text string, args ...any) {
+	for i, part := range strings.Split(text, "?") {
+		if i > 0 {
+			w.args = append(w.args, args[i-1])
+			fmt.Fprintf(&w.text, "$%d", len(w.args))
+		}
+		w.text.WriteString(part)
+	}
 }

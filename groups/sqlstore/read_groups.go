@@ -8,9 +8,14 @@ import (
 	"github.com/groupgate/groupgate/groups"
 )
 
-const groupColumns = `g.name, g.control, g.description, g.created, (select count(*) from (
-	select user_id from grants where reason_id in (select id from reasons where group_id = g.id)
-	union select user_id from manual where group_id = g.id))`
+// Most groups have one reason and nobody by hand: then members are rows, and
+// need no comparing.
+const groupColumns = `g.name, g.control, g.description, g.created,
+	case when (select count(*) from reasons where group_id = g.id) < 2 and not exists (select 1 from manual where group_id = g.id)
+	then (select count(*) from grants where reason_id = (select id from reasons where group_id = g.id))
+	else (select count(*) from (
+		select user_id from grants where reason_id in (select id from reasons where group_id = g.id)
+		union select user_id from manual where group_id = g.id)) end`
 
 func scanGroup(r *rows, g *groups.Group) error {
 	var created int64
@@ -21,13 +26,13 @@ func scanGroup(r *rows, g *groups.Group) error {
 
 // Group finds one group.
 func (r reader) Group(ctx context.Context, name string) (*groups.Group, error) {
-	return one(ctx, r.q, "group", scanGroup, `select `+groupColumns+` from groups g where g.name = ?1`, name)
+	return one(ctx, r.q, "group", scanGroup, `select `+groupColumns+` from groups g where g.name = $1`, name)
 }
 
 // Groups lists groups by name.
 func (r reader) Groups(ctx context.Context, query, after string, limit int) ([]groups.Group, error) {
 	return list(ctx, r.q, "groups", scanGroup, `select `+groupColumns+` from groups g
-		where g.name > ?1 and (?2 = '' or instr(lower(g.name), ?2) > 0) order by g.name limit ?3`, after, fold(query), limitOf(limit))
+		where g.name > $1 and ($2 = '' or instr(lower(g.name), $2) > 0) order by g.name limit $3`, after, fold(query), limitOf(limit))
 }
 
 // Controls answers the control of those names that are groups.
@@ -42,7 +47,7 @@ func (r reader) Controls(ctx context.Context, names []string) (map[string]groups
 		err := r.Scan(&name, &control)
 		out[name] = control
 		return err
-	}, `select name, control from groups where name in (select value from json_each(?1))`, jsonList(names))
+	}, `select name, control from groups where name in (select value from json_each($1))`, jsonList(names))
 	if err != nil {
 		return nil, failed("controls", err)
 	}
@@ -52,17 +57,23 @@ func (r reader) Controls(ctx context.Context, names []string) (map[string]groups
 // GroupNames lists the names of a user's groups.
 func (r reader) GroupNames(ctx context.Context, user groups.UserID) ([]string, error) {
 	return list(ctx, r.q, "group names", scanValue[string], `select name from groups where id in (
-		select r.group_id from grants g join reasons r on r.id = g.reason_id where g.user_id = ?1
-		union all select group_id from manual where user_id = ?1) order by name`, int64(user))
+		select r.group_id from grants g join reasons r on r.id = g.reason_id where g.user_id = $1
+		union all select group_id from manual where user_id = $1) order by name`, int64(user))
 }
 
-// reason is one row of grants, with what it stands for, or of manual.
+// reason is why somebody may be in a group: a row of reasons or, with no more
+// than the group, the word of a person.
 type reason struct {
-	grant   groups.Grant // of a manual membership only the group
+	grant   groups.Grant
 	control groups.Control
-	hand    bool
-	actor   string
-	since   int64
+}
+
+// held is a reason of one user: a row of grants or of manual.
+type held struct {
+	*reason
+	hand  bool
+	actor string
+	since int64
 }
 
 const (
@@ -70,15 +81,16 @@ const (
 	manualReason = `g.name, g.control, 1, '', '', '', '', m.actor, m.since`
 )
 
-func scanReason(r *rows, why *reason, before ...any) error {
+func scanHeld(r *rows, why *held, before ...any) error {
+	why.reason = &reason{}
 	g := &why.grant
 	return r.Scan(append(before, &g.Group, (*string)(&why.control), &why.hand, &g.Source, &g.Rule, &g.Claim, &g.Value, &why.actor, &why.since)...)
 }
 
 // membershipsOf makes memberships of one user's reasons; it sorts them.
-func membershipsOf(all []reason) []groups.Membership {
-	slices.SortFunc(all, func(a, b reason) int { return a.grant.Compare(b.grant) })
-	var out []groups.Membership
+func membershipsOf(all []held) []groups.Membership {
+	slices.SortFunc(all, func(a, b held) int { return a.grant.Compare(b.grant) })
+	out := make([]groups.Membership, 0, len(all))
 	grants := make([]groups.Grant, 0, len(all))
 	for _, why := range all {
 		if len(out) == 0 || out[len(out)-1].Group != why.grant.Group {
@@ -102,10 +114,10 @@ func membershipsOf(all []reason) []groups.Membership {
 
 // Memberships lists a user's memberships.
 func (r reader) Memberships(ctx context.Context, user groups.UserID) ([]groups.Membership, error) {
-	all, err := list(ctx, r.q, "memberships", func(r *rows, why *reason) error { return scanReason(r, why) },
-		`select `+grantReason+` from grants h join reasons r on r.id = h.reason_id join groups g on g.id = r.group_id where h.user_id = ?1
+	all, err := list(ctx, r.q, "memberships", func(r *rows, why *held) error { return scanHeld(r, why) },
+		`select `+grantReason+` from grants h join reasons r on r.id = h.reason_id join groups g on g.id = r.group_id where h.user_id = $1
 		union all
-		select `+manualReason+` from manual m join groups g on g.id = m.group_id where m.user_id = ?1`, int64(user))
+		select `+manualReason+` from manual m join groups g on g.id = m.group_id where m.user_id = $1`, int64(user))
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +132,7 @@ func (r reader) EachMembership(ctx context.Context, fn func(groups.UserID, []gro
 	var after int64
 	for {
 		upTo, err := one(ctx, r.q, "each membership", scanValue[int64],
-			`select coalesce(max(id), 0) from (select id from users where id > ?1 order by id limit ?2)`, after, batch)
+			`select coalesce(max(id), 0) from (select id from users where id > $1 order by id limit $2)`, after, batch)
 		if err != nil {
 			return err
 		}
@@ -141,14 +153,14 @@ func (r reader) EachMembership(ctx context.Context, fn func(groups.UserID, []gro
 }
 
 // directoryReasons is every reason and group by its number.
-type directoryReasons struct{ grants, groups map[int64]reason }
+type directoryReasons struct{ grants, groups map[int64]*reason }
 
-func (r reader) reasonsOf(ctx context.Context, after, upTo int64, known *directoryReasons) (map[int64][]reason, error) {
+func (r reader) reasonsOf(ctx context.Context, after, upTo int64, known *directoryReasons) (map[int64][]held, error) {
 	type row struct {
 		user, ref, since int64
 		actor            any // nil: ref is a reason's number; else a group's
 	}
-	var all []row
+	all := make([]row, 0, 20*batch)
 	missing := false
 	err := each(ctx, r.q, func(r *rows) error {
 		// Into "any", which is the one way that needs no reflection.
@@ -160,13 +172,12 @@ func (r reader) reasonsOf(ctx context.Context, after, upTo int64, known *directo
 		v.user, _ = user.(int64)
 		v.ref, _ = ref.(int64)
 		v.since, _ = since.(int64)
-		_, there := known.find(v.ref, v.actor)
-		missing = missing || !there
+		missing = missing || known.find(v.ref, v.actor) == nil
 		all = append(all, v)
 		return nil
-	}, `select user_id, reason_id, since, null from grants where user_id > ?1 and user_id <= ?2
+	}, `select user_id, reason_id, since, null from grants where user_id > $1 and user_id <= $2
 		union all
-		select user_id, group_id, since, actor from manual where user_id > ?1 and user_id <= ?2`, after, upTo)
+		select user_id, group_id, since, actor from manual where user_id > $1 and user_id <= $2`, after, upTo)
 	if err != nil {
 		return nil, err
 	}
@@ -175,36 +186,42 @@ func (r reader) reasonsOf(ctx context.Context, after, upTo int64, known *directo
 			return nil, err
 		}
 	}
-	byUser := map[int64][]reason{}
-	for _, v := range all {
-		why, there := known.find(v.ref, v.actor)
-		if !there {
-			continue // the group went between the two reads
+	byUser := make(map[int64][]held, batch)
+	for from := 0; from < len(all); {
+		// Rows of one user stand together, once for grants and once by hand.
+		to := from
+		for to < len(all) && all[to].user == all[from].user {
+			to++
 		}
-		why.since = v.since
-		byUser[v.user] = append(byUser[v.user], why)
+		mine := slices.Grow(byUser[all[from].user], to-from)
+		for _, v := range all[from:to] {
+			if why := known.find(v.ref, v.actor); why != nil { // else the group went between the two reads
+				actor, hand := v.actor.(string)
+				mine = append(mine, held{why, hand, actor, v.since})
+			}
+		}
+		if len(mine) > 0 {
+			byUser[all[from].user] = mine
+		}
+		from = to
 	}
 	return byUser, nil
 }
 
-func (d *directoryReasons) find(ref int64, actor any) (reason, bool) {
+func (d *directoryReasons) find(ref int64, actor any) *reason {
 	if actor == nil {
-		why, there := d.grants[ref]
-		return why, there
+		return d.grants[ref]
 	}
-	why, there := d.groups[ref]
-	why.hand = true
-	why.actor, _ = actor.(string)
-	return why, there
+	return d.groups[ref]
 }
 
 func (r reader) loadReasons(ctx context.Context, d *directoryReasons) error {
-	d.grants, d.groups = map[int64]reason{}, map[int64]reason{}
+	d.grants, d.groups = map[int64]*reason{}, map[int64]*reason{}
 	err := each(ctx, r.q, func(r *rows) error {
 		var id int64
-		var why reason
-		err := scanReason(r, &why, &id)
-		d.grants[id] = why
+		var why held
+		err := scanHeld(r, &why, &id)
+		d.grants[id] = why.reason
 		return err
 	}, `select r.id, g.name, g.control, 0, r.source, r.rule, r.claim, r.value, '', 0 from reasons r join groups g on g.id = r.group_id`)
 	if err != nil {
@@ -214,24 +231,24 @@ func (r reader) loadReasons(ctx context.Context, d *directoryReasons) error {
 		var id int64
 		var why reason
 		err := r.Scan(&id, &why.grant.Group, (*string)(&why.control))
-		d.groups[id] = why
+		d.groups[id] = &why
 		return err
 	}, `select id, name, control from groups`)
 }
 
 // Members lists a group's members; ErrNotFound when there is no such group.
 func (r reader) Members(ctx context.Context, group string, after groups.UserID, limit int) ([]groups.Member, error) {
-	id, err := one(ctx, r.q, "members", scanValue[int64], `select id from groups where name = ?1`, group)
+	id, err := one(ctx, r.q, "members", scanValue[int64], `select id from groups where name = $1`, group)
 	if err != nil {
 		return nil, err
 	}
 	var out []groups.Member
-	var reasons [][]reason
+	var reasons [][]held
 	err = each(ctx, r.q, func(r *rows) error {
 		var u groups.User
-		var why reason
+		var why held
 		var created int64
-		if err := scanReason(r, &why, &u.ID, &u.Name, &u.Email, &u.Display, &created); err != nil {
+		if err := scanHeld(r, &why, &u.ID, &u.Name, &u.Email, &u.Display, &created); err != nil {
 			return err
 		}
 		if len(out) == 0 || out[len(out)-1].User.ID != u.ID {
@@ -242,16 +259,16 @@ func (r reader) Members(ctx context.Context, group string, after groups.UserID, 
 		reasons[len(reasons)-1] = append(reasons[len(reasons)-1], why)
 		return nil
 	}, `with page (user_id) as (
-			select user_id from grants where reason_id in (select id from reasons where group_id = ?1) and user_id > ?2
+			select user_id from grants where reason_id in (select id from reasons where group_id = $1) and user_id > $2
 			union
-			select user_id from manual where group_id = ?1 and user_id > ?2
-			order by user_id limit ?3)
+			select user_id from manual where group_id = $1 and user_id > $2
+			order by user_id limit $3)
 		select `+userColumns+`, `+grantReason+`
-		from page p join users u on u.id = p.user_id join reasons r on r.group_id = ?1
-			join grants h on h.user_id = p.user_id and h.reason_id = r.id join groups g on g.id = ?1
+		from page p join users u on u.id = p.user_id join reasons r on r.group_id = $1
+			join grants h on h.user_id = p.user_id and h.reason_id = r.id join groups g on g.id = $1
 		union all
 		select `+userColumns+`, `+manualReason+`
-		from page p join users u on u.id = p.user_id join manual m on m.user_id = p.user_id and m.group_id = ?1 join groups g on g.id = ?1
+		from page p join users u on u.id = p.user_id join manual m on m.user_id = p.user_id and m.group_id = $1 join groups g on g.id = $1
 		order by 1`, *id, int64(after), limitOf(limit))
 	if err != nil {
 		return nil, failed("members", err)

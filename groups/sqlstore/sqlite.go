@@ -18,9 +18,8 @@ import (
 )
 
 const (
-	readers   = 5                      // one of them is the poller's
-	lockStep  = 100 * time.Millisecond // of waiting for the write lock; between steps contexts are heeded
-	lockLimit = 5 * time.Second        // of waiting for a write lock in all
+	readers   = 5               // one of them is the poller's
+	lockLimit = 5 * time.Second // of waiting for the write lock, in steps of the writer's busy_timeout
 )
 
 // database is one opened database file. A file that replaces it gets a new
@@ -100,7 +99,8 @@ func openDatabase(ctx context.Context, path string) (*database, error) {
 }
 
 func (db *database) connect(ctx context.Context) error {
-	db.writePool = db.pool(1, "busy_timeout(100)", "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(16777216)", "cache_size(-16000)")
+	db.writePool = db.pool(1, "busy_timeout(100)", "journal_mode(WAL)", "synchronous(FULL)",
+		"cache_size(-4000)", "journal_size_limit(16777216)", "wal_autocheckpoint(16000)")
 	// Two processes that make a new file WAL at the same time do not wait for
 	// each other inside SQLite.
 	for start := time.Now(); ; {
@@ -230,6 +230,21 @@ func (db *database) retire(ctx context.Context) {
 		_ = os.Remove(db.path + "-wal")
 		_ = os.Remove(db.path + "-shm")
 	}
+}
+
+// checkpointFrom is the size of the log from which the poller copies it into
+// the database.
+const checkpointFrom = 4 << 20
+
+// checkpoint does between commits what SQLite would do in one of them, and
+// whoever signs in just then would wait for: copying the log. The writer has a
+// limit of its own, four times the journal_size_limit, should this not keep up.
+func (db *database) checkpoint(ctx context.Context) error {
+	if fi, err := os.Stat(db.path + "-wal"); err != nil || fi.Size() < checkpointFrom {
+		return nil
+	}
+	var blocked, frames, copied int64
+	return db.watch.QueryRowContext(ctx, "pragma wal_checkpoint(passive)").Scan(&blocked, &frames, &copied)
 }
 
 // lastNotice is the number of the newest notice.

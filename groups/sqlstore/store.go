@@ -16,6 +16,10 @@
 // Sets of rows travel as one JSON parameter, so that a sync of 2,000 groups is
 // as many statements as one of 2.
 //
+// Statements are written once for SQLite and, later, PostgreSQL: numbered $1,
+// upserts by "on conflict", times as numbers. What is SQLite's own is the JSON
+// table functions (json_each, jsonb_each), instr, unhex, and the pragmas.
+//
 // A goroutine looks at the file once in a poll interval: is it still the file
 // that was opened, does it answer, did another process commit a notice. What
 // it finds is what [Store.Healthy] says.

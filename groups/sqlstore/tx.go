@@ -79,20 +79,23 @@ func (s *Store) begin(ctx context.Context, db *database) error {
 	})
 }
 
-// beginImmediate waits in steps, because SQLite's own waiting does not heed a
-// context.
+// beginImmediate waits in steps of the connection's busy_timeout and heeds the
+// context between them. Within one it does not: a BEGIN that succeeds and is
+// reported as cancelled would keep the lock.
 func beginImmediate(ctx context.Context, exec func(context.Context, string) error) error {
+	calm := context.WithoutCancel(ctx)
 	for start := time.Now(); ; {
-		err := exec(ctx, "begin immediate")
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := exec(calm, "begin immediate")
 		switch {
 		case err == nil:
 			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case codeOf(err) == lib.SQLITE_ERROR:
 			// The last transaction could not be rolled back; it must be before
 			// anything is written.
-			if err := exec(ctx, "rollback"); err != nil {
+			if err := exec(calm, "rollback"); err != nil {
 				return fmt.Errorf("%w: %v", groups.ErrUnavailable, err)
 			}
 		case !busy(err):
@@ -163,7 +166,7 @@ func (t *tx) commit(ctx context.Context) error {
 		return err
 	}
 	for _, n := range t.notices {
-		_, err := t.exec(ctx, `insert into notices (at, origin, user_id, login) values (?1, ?2, ?3, ?4)`,
+		_, err := t.exec(ctx, `insert into notices (at, origin, user_id, login) values ($1, $2, $3, $4)`,
 			micros(t.s.opts.Now()), t.s.origin, int64(n.User), n.Login)
 		if err != nil {
 			return err
@@ -198,7 +201,7 @@ func (t *tx) rollback() {
 // LockUser has nothing to lock, since SQLite has one writer at a time; it
 // answers ErrNotFound for a user who is not there.
 func (t *tx) LockUser(ctx context.Context, id groups.UserID) error {
-	_, err := one(ctx, t, "lock user", scanValue[int64], `select id from users where id = ?1`, int64(id))
+	_, err := one(ctx, t, "lock user", scanValue[int64], `select id from users where id = $1`, int64(id))
 	return err
 }
 

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
 )
 
@@ -20,7 +19,7 @@ func (t *tx) CreateUser(ctx context.Context, u *groups.User) error {
 		created = t.s.opts.Now()
 	}
 	id, err := one(ctx, t, "create user", scanValue[groups.UserID],
-		`insert into users (name, name_key, email, email_key, display, created) values (?1, ?2, ?3, ?4, ?5, ?6) returning id`,
+		`insert into users (name, name_key, email, email_key, display, created) values ($1, $2, $3, $4, $5, $6) returning id`,
 		u.Name, fold(u.Name), u.Email, fold(u.Email), u.Display, micros(created))
 	if err != nil {
 		return err
@@ -31,29 +30,24 @@ func (t *tx) CreateUser(ctx context.Context, u *groups.User) error {
 
 // UpdateUser writes name, e-mail address and display name.
 func (t *tx) UpdateUser(ctx context.Context, u *groups.User) error {
-	return t.change(ctx, "update user", `update users set name = ?2, name_key = ?3, email = ?4, email_key = ?5, display = ?6 where id = ?1`,
+	return t.change(ctx, "update user", `update users set name = $2, name_key = $3, email = $4, email_key = $5, display = $6 where id = $1`,
 		int64(u.ID), u.Name, fold(u.Name), u.Email, fold(u.Email), u.Display)
 }
 
 // DeleteUser takes the user away; everything that refers to the row goes with
 // it.
 func (t *tx) DeleteUser(ctx context.Context, id groups.UserID) error {
-	return t.change(ctx, "delete user", `delete from users where id = ?1`, int64(id))
+	return t.change(ctx, "delete user", `delete from users where id = $1`, int64(id))
 }
 
 // PutIdentity creates or replaces an identity.
 func (t *tx) PutIdentity(ctx context.Context, rec *groups.IdentityRecord) error {
 	body, err := rec.Claims.MarshalJSON()
-	if err == nil {
-		// What could not be read again must not get in: it would stop
-		// EachIdentity for everybody.
-		_, err = claims.Parse(body)
-	}
 	if err != nil {
 		return failed("put identity", err)
 	}
 	return t.do(ctx, "put identity", `insert into identities (user_id, source, subject, claims, incomplete, issued_at, seen, fingerprint)
-		values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+		values ($1, $2, $3, $4, $5, $6, $7, $8)
 		on conflict (source, subject) do update set user_id = excluded.user_id, claims = excluded.claims, incomplete = excluded.incomplete,
 			issued_at = excluded.issued_at, seen = excluded.seen, fingerprint = excluded.fingerprint`,
 		int64(rec.User), rec.Source, rec.Subject, string(body), rec.Claims.Incomplete(), micros(rec.IssuedAt), micros(rec.Seen), rec.Fingerprint)
@@ -61,12 +55,12 @@ func (t *tx) PutIdentity(ctx context.Context, rec *groups.IdentityRecord) error 
 
 // ClearFingerprints makes the user's next sync look at everything again.
 func (t *tx) ClearFingerprints(ctx context.Context, user groups.UserID) error {
-	return t.do(ctx, "clear fingerprints", `update identities set fingerprint = '' where user_id = ?1 and fingerprint <> ''`, int64(user))
+	return t.do(ctx, "clear fingerprints", `update identities set fingerprint = '' where user_id = $1 and fingerprint <> ''`, int64(user))
 }
 
 // NoteRemoval remembers the latest removal of each user.
 func (t *tx) NoteRemoval(ctx context.Context, user groups.UserID, at time.Time) error {
-	return t.do(ctx, "note removal", `insert into removals (user_id, at) values (?1, ?2)
+	return t.do(ctx, "note removal", `insert into removals (user_id, at) values ($1, $2)
 		on conflict (user_id) do update set at = max(at, excluded.at)`, int64(user), micros(at))
 }
 
@@ -82,7 +76,7 @@ func (t *tx) PutRule(ctx context.Context, r groups.Rule) error {
 	if err != nil {
 		return failed("put rule", err)
 	}
-	n, err := t.exec(ctx, `update rules set body = ?2, version = version + 1 where id = ?1 and (?3 = 0 or version = ?3)`, id, string(body), version)
+	n, err := t.exec(ctx, `update rules set body = $2, version = version + 1 where id = $1 and ($3 = 0 or version = $3)`, id, string(body), version)
 	switch {
 	case err != nil:
 		return failed("put rule", err)
@@ -91,18 +85,18 @@ func (t *tx) PutRule(ctx context.Context, r groups.Rule) error {
 	case version != 0:
 		return failed("put rule", groups.ErrConflict)
 	}
-	return t.do(ctx, "put rule", `insert into rules (id, body, version) values (?1, ?2, 1)`, id, string(body))
+	return t.do(ctx, "put rule", `insert into rules (id, body, version) values ($1, $2, 1)`, id, string(body))
 }
 
 // DeleteRule takes a rule away.
 func (t *tx) DeleteRule(ctx context.Context, id string) error {
-	return t.change(ctx, "delete rule", `delete from rules where id = ?1`, id)
+	return t.change(ctx, "delete rule", `delete from rules where id = $1`, id)
 }
 
 // PutLogin creates or replaces a login.
 func (t *tx) PutLogin(ctx context.Context, l *groups.Login) error {
 	return t.do(ctx, "put login", `insert into logins (id, user_id, source, subject, session, created, expires, claims_at, sealed)
-		values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 		on conflict (id) do update set user_id = excluded.user_id, source = excluded.source, subject = excluded.subject, session = excluded.session,
 			created = excluded.created, expires = excluded.expires, claims_at = excluded.claims_at, sealed = excluded.sealed`,
 		l.ID, int64(l.User), l.Source, l.Subject, l.Session, micros(l.Created), micros(l.Expires), micros(l.ClaimsAt), blob(l.Grant))
@@ -118,7 +112,7 @@ func blob(b []byte) any {
 
 // PutSession creates a session.
 func (t *tx) PutSession(ctx context.Context, s *groups.Session) error {
-	return t.do(ctx, "put session", `insert into sessions (hash, login_id, host, used) values (?1, ?2, ?3, ?4)`,
+	return t.do(ctx, "put session", `insert into sessions (hash, login_id, host, used) values ($1, $2, $3, $4)`,
 		s.Hash[:], s.Login.ID, s.Host, micros(s.Used))
 }
 
@@ -135,7 +129,7 @@ func (t *tx) TouchSessions(ctx context.Context, used map[[32]byte]time.Time) err
 		return []string{hex.EncodeToString(h[:]), strconv.FormatInt(micros(used[h]), 10)}
 	})
 	return t.do(ctx, "touch sessions", `update sessions set used = n.used
-		from (select unhex(value->>0) as hash, cast(value->>1 as integer) as used from jsonb_each(?1)) n
+		from (select unhex(value->>0) as hash, cast(value->>1 as integer) as used from jsonb_each($1)) n
 		where sessions.hash = n.hash and sessions.used < n.used`, param)
 }
 
@@ -160,7 +154,7 @@ func (t *tx) DeleteLogins(ctx context.Context, f groups.LoginFilter) ([]groups.L
 	for i := range logins {
 		ids[i] = logins[i].ID
 	}
-	if err := t.do(ctx, "delete logins", `delete from logins where id in (select value from json_each(?1))`, jsonList(ids)); err != nil {
+	if err := t.do(ctx, "delete logins", `delete from logins where id in (select value from json_each($1))`, jsonList(ids)); err != nil {
 		return nil, err
 	}
 	return logins, nil
@@ -168,7 +162,7 @@ func (t *tx) DeleteLogins(ctx context.Context, f groups.LoginFilter) ([]groups.L
 
 // Once notes a single-use id.
 func (t *tx) Once(ctx context.Context, kind, id string, expires time.Time) (bool, error) {
-	n, err := t.exec(ctx, `insert into once (kind, id, expires) values (?1, ?2, ?3) on conflict (kind, id) do nothing`, kind, id, micros(expires))
+	n, err := t.exec(ctx, `insert into once (kind, id, expires) values ($1, $2, $3) on conflict (kind, id) do nothing`, kind, id, micros(expires))
 	return n == 1, failed("once", err)
 }
 
@@ -178,7 +172,7 @@ func (t *tx) AddWork(ctx context.Context, work ...groups.Work) error {
 		if w.Created.IsZero() {
 			w.Created = t.s.opts.Now()
 		}
-		err := t.do(ctx, "add work", `insert into outbox (target, user_id, body, created) values (?1, ?2, ?3, ?4)`,
+		err := t.do(ctx, "add work", `insert into outbox (target, user_id, body, created) values ($1, $2, $3, $4)`,
 			w.Target, int64(w.User), string(w.Body), micros(w.Created))
 		if err != nil {
 			return err
@@ -190,7 +184,7 @@ func (t *tx) AddWork(ctx context.Context, work ...groups.Work) error {
 // DoneWork takes work from the outbox.
 func (t *tx) DoneWork(ctx context.Context, ids ...int64) error {
 	for _, id := range ids {
-		if err := t.do(ctx, "done work", `delete from outbox where id = ?1`, id); err != nil {
+		if err := t.do(ctx, "done work", `delete from outbox where id = $1`, id); err != nil {
 			return err
 		}
 	}
@@ -202,7 +196,7 @@ func (t *tx) PutMeta(ctx context.Context, key string, value json.RawMessage) err
 	if !json.Valid(value) {
 		return failed("put meta", fmt.Errorf("the value of %q is not JSON", key))
 	}
-	return t.do(ctx, "put meta", `insert into meta (key, value) values (?1, ?2) on conflict (key) do update set value = excluded.value`, key, string(value))
+	return t.do(ctx, "put meta", `insert into meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value`, key, string(value))
 }
 
 // How long things are kept that only matter for a while.
@@ -218,10 +212,10 @@ func (t *tx) Sweep(ctx context.Context, now time.Time) error {
 		text   string
 		before time.Time
 	}{
-		{`delete from logins where expires <= ?1`, now}, // sessions go with them
-		{`delete from once where expires <= ?1`, now},
-		{`delete from notices where at < ?1`, now.Add(-keepNotices)},
-		{`delete from removals where at < ?1`, now.Add(-keepRemovals)},
+		{`delete from logins where expires <= $1`, now}, // sessions go with them
+		{`delete from once where expires <= $1`, now},
+		{`delete from notices where at < $1`, now.Add(-keepNotices)},
+		{`delete from removals where at < $1`, now.Add(-keepRemovals)},
 	} {
 		if err := t.do(ctx, "sweep", s.text, micros(s.before)); err != nil {
 			return err

@@ -1,9 +1,9 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"strconv"
 	"time"
 
 	"github.com/groupgate/groupgate/groups"
@@ -12,24 +12,36 @@ import (
 // CreateGroups makes those groups that are not there. Without a control a
 // group is the sync's; without a time it gets the store's.
 func (t *tx) CreateGroups(ctx context.Context, all []groups.Group) error {
-	if len(all) == 0 {
-		return nil
+	type shared struct {
+		control     groups.Control
+		description string
+		created     int64
 	}
+	var order []shared
+	names := map[shared][]string{}
 	now := t.s.opts.Now()
-	param := jsonRows(all, func(g groups.Group) []string {
-		if g.Control == "" {
-			g.Control = groups.SSO
-		}
+	for _, g := range all {
 		if g.Created.IsZero() {
 			g.Created = now
 		}
-		return []string{g.Name, string(g.Control), g.Description, strconv.FormatInt(micros(g.Created), 10)}
-	})
-	n, err := t.exec(ctx, `insert into groups (name, control, description, created)
-		select value->>0, value->>1, value->>2, cast(value->>3 as integer) from jsonb_each(?1) where true
-		on conflict (name) do nothing`, param)
-	if err != nil || n == 0 {
-		return failed("create groups", err)
+		k := shared{cmp.Or(g.Control, groups.SSO), g.Description, micros(g.Created)}
+		if _, there := names[k]; !there {
+			order = append(order, k)
+		}
+		names[k] = append(names[k], g.Name)
+	}
+	made := int64(0)
+	for _, k := range order {
+		n, err := t.exec(ctx, `insert into groups (name, control, description, created)
+			select value, $2, $3, $4 from json_each($1) where true on conflict (name) do nothing`,
+			jsonList(names[k]), string(k.control), k.description, k.created)
+		if err != nil {
+			return failed("create groups", err)
+		}
+		made += n
+	}
+	if made == 0 {
+		return nil
 	}
 	return t.nextEpoch(ctx)
 }
@@ -45,7 +57,7 @@ func (t *tx) groupRow(ctx context.Context, step, name string) (id int64, control
 		control groups.Control
 	}
 	g, err := one(ctx, t, step, func(r *rows, v *row) error { return r.Scan(&v.id, &v.control) },
-		`select id, control from groups where name = ?1`, name)
+		`select id, control from groups where name = $1`, name)
 	if err != nil {
 		return 0, "", err
 	}
@@ -64,13 +76,13 @@ func (t *tx) UpdateGroup(ctx context.Context, name string, g groups.Group, actor
 	if g.Control == "" {
 		g.Control = control
 	}
-	if err := t.do(ctx, "update group", `update groups set name = ?2, control = ?3, description = ?4 where id = ?1`,
+	if err := t.do(ctx, "update group", `update groups set name = $2, control = $3, description = $4 where id = $1`,
 		id, g.Name, string(g.Control), g.Description); err != nil {
 		return err
 	}
 	if g.Control == groups.Manual && control != groups.Manual {
 		if err := t.do(ctx, "update group", `insert into manual (user_id, group_id, actor, since)
-			select user_id, ?1, ?2, min(since) from grants where reason_id in (select id from reasons where group_id = ?1) group by user_id
+			select user_id, $1, $2, min(since) from grants where reason_id in (select id from reasons where group_id = $1) group by user_id
 			on conflict (user_id, group_id) do nothing`, id, actor); err != nil {
 			return err
 		}
@@ -88,10 +100,10 @@ func (t *tx) UpdateGroup(ctx context.Context, name string, g groups.Group, actor
 func (t *tx) dropGroupGrants(ctx context.Context, step string, id int64) error {
 	for _, text := range []string{
 		`update users set holder = 0 where holder = 1
-			and id in (select user_id from grants where reason_id in (select id from reasons where group_id = ?1))
-			and not exists (select 1 from grants where user_id = users.id and reason_id not in (select id from reasons where group_id = ?1))`,
-		`delete from grants where reason_id in (select id from reasons where group_id = ?1)`,
-		`delete from reasons where group_id = ?1`,
+			and id in (select user_id from grants where reason_id in (select id from reasons where group_id = $1))
+			and not exists (select 1 from grants where user_id = users.id and reason_id not in (select id from reasons where group_id = $1))`,
+		`delete from grants where reason_id in (select id from reasons where group_id = $1)`,
+		`delete from reasons where group_id = $1`,
 	} {
 		if err := t.do(ctx, step, text, id); err != nil {
 			return err
@@ -109,24 +121,42 @@ func (t *tx) DeleteGroup(ctx context.Context, name string) error {
 	if err := t.dropGroupGrants(ctx, "delete group", id); err != nil {
 		return err
 	}
-	if err := t.do(ctx, "delete group", `delete from groups where id = ?1`, id); err != nil {
+	if err := t.do(ctx, "delete group", `delete from groups where id = $1`, id); err != nil {
 		return err
 	}
 	return t.nextEpoch(ctx)
-}
-
-func grantColumns(g groups.Grant) []string {
-	return []string{g.Group, g.Source, g.Rule, g.Claim, g.Value}
 }
 
 // Which reasons a JSON parameter of grants means. jsonb_each saves SQLite from
 // writing and reading each row as text again; the outer joins make the number
 // of what is not there null, which the tables refuse.
 const (
-	joinGroup  = ` from jsonb_each(?1) j left join groups g on g.name = j.value->>0`
-	joinReason = joinGroup + ` left join reasons r on r.group_id = g.id and r.source = j.value->>1
-		and r.rule = j.value->>2 and r.claim = j.value->>3 and r.value = j.value->>4`
+	joinGroup  = ` from jsonb_each($1) j left join groups g on g.name = j.value->>0`
+	joinReason = joinGroup + ` left join reasons r on r.group_id = g.id and r.source = $2
+		and r.rule = j.value->>1 and r.claim = $3 and r.value = j.value->>2`
 )
+
+// perClaim calls fn with the JSON parameter of the grants of each claim of each
+// source: what they share need not be parsed from each.
+func perClaim(grants []groups.Grant, fn func(param, source, claim string) error) error {
+	type key struct{ source, claim string }
+	var order []key
+	sets := map[key][]groups.Grant{}
+	for _, g := range grants {
+		k := key{g.Source, g.Claim}
+		if _, there := sets[k]; !there {
+			order = append(order, k)
+		}
+		sets[k] = append(sets[k], g)
+	}
+	for _, k := range order {
+		param := jsonRows(sets[k], func(g groups.Grant) []string { return []string{g.Group, g.Rule, g.Value} })
+		if err := fn(param, k.source, k.claim); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // AddGrants adds reasons; a group that is not there is ErrNotFound, not a
 // grant less.
@@ -134,24 +164,28 @@ func (t *tx) AddGrants(ctx context.Context, user groups.UserID, grants []groups.
 	if len(grants) == 0 {
 		return nil
 	}
-	param := jsonRows(grants, grantColumns)
-	add := func() (int64, error) {
-		return t.exec(ctx, `insert into grants (user_id, reason_id, since) select ?2, r.id, ?3`+joinReason+` where true
-			on conflict (user_id, reason_id) do nothing`, param, int64(user), micros(at))
-	}
-	n, err := add()
-	if errors.Is(meaning(err), groups.ErrNotFound) { // a reason that nobody had yet, most likely
-		if err := t.do(ctx, "add grants", `insert into reasons (group_id, source, rule, claim, value)
-			select g.id, j.value->>1, j.value->>2, j.value->>3, j.value->>4`+joinGroup+` where true
-			on conflict (group_id, source, rule, claim, value) do nothing`, param); err != nil {
+	err := perClaim(grants, func(param, source, claim string) error {
+		add := func() error {
+			_, err := t.exec(ctx, `insert into grants (user_id, reason_id, since) select $4, r.id, $5`+joinReason+` where true
+				on conflict (user_id, reason_id) do nothing`, param, source, claim, int64(user), micros(at))
 			return err
 		}
-		n, err = add()
-	}
-	if err != nil || n == 0 {
+		err := add()
+		if !errors.Is(meaning(err), groups.ErrNotFound) {
+			return err
+		}
+		// A reason that nobody had yet, most likely.
+		if _, err := t.exec(ctx, `insert into reasons (group_id, source, rule, claim, value)
+			select g.id, $2, j.value->>1, $3, j.value->>2`+joinGroup+` where true
+			on conflict (group_id, source, rule, claim, value) do nothing`, param, source, claim); err != nil {
+			return err
+		}
+		return add()
+	})
+	if err != nil {
 		return failed("add grants", err)
 	}
-	return t.do(ctx, "add grants", `update users set holder = 1 where id = ?1 and holder = 0`, int64(user))
+	return t.do(ctx, "add grants", `update users set holder = 1 where id = $1 and holder = 0`, int64(user))
 }
 
 // DropGrants takes reasons away.
@@ -159,13 +193,15 @@ func (t *tx) DropGrants(ctx context.Context, user groups.UserID, grants []groups
 	if len(grants) == 0 {
 		return nil
 	}
-	n, err := t.exec(ctx, `delete from grants where user_id = ?2 and reason_id in (select r.id`+joinReason+`)`,
-		jsonRows(grants, grantColumns), int64(user))
-	if err != nil || n == 0 {
+	err := perClaim(grants, func(param, source, claim string) error {
+		_, err := t.exec(ctx, `delete from grants where user_id = $4 and reason_id in (select r.id`+joinReason+`)`, param, source, claim, int64(user))
+		return err
+	})
+	if err != nil {
 		return failed("drop grants", err)
 	}
-	return t.do(ctx, "drop grants", `update users set holder = 0 where id = ?1 and holder = 1
-		and not exists (select 1 from grants where user_id = ?1)`, int64(user))
+	return t.do(ctx, "drop grants", `update users set holder = 0 where id = $1 and holder = 1
+		and not exists (select 1 from grants where user_id = $1)`, int64(user))
 }
 
 // AddManual adds people to a group by hand; who is a manual member already
@@ -176,7 +212,7 @@ func (t *tx) AddManual(ctx context.Context, users []groups.UserID, group, by str
 		return err
 	}
 	return t.do(ctx, "add members", `insert into manual (user_id, group_id, actor, since)
-		select value, ?2, ?3, ?4 from json_each(?1) where true
+		select value, $2, $3, $4 from json_each($1) where true
 		on conflict (user_id, group_id) do nothing`, jsonUsers(users), id, by, micros(at))
 }
 
@@ -185,6 +221,6 @@ func (t *tx) DropManual(ctx context.Context, user groups.UserID, names []string)
 	if len(names) == 0 {
 		return nil
 	}
-	return t.do(ctx, "drop members", `delete from manual where user_id = ?1
-		and group_id in (select id from groups where name in (select value from json_each(?2)))`, int64(user), jsonList(names))
+	return t.do(ctx, "drop members", `delete from manual where user_id = $1
+		and group_id in (select id from groups where name in (select value from json_each($2)))`, int64(user), jsonList(names))
 }
