@@ -56,9 +56,9 @@ fuzz: ## every fuzz target for FUZZTIME
 	@echo "== fuzz, $(FUZZTIME) each"
 	@GO="$(GO)" deploy/testenv/fuzz.sh $(FUZZTIME)
 
-bench: ## what a request, a login, a sync and a plan cost
+bench: build ## what a request, a login, a sync and a plan cost
 	@$(GO) test -run '^$$' -bench . -benchmem ./claims/... ./config/... ./groups/... ./proxy/...
-	@$(GO) run ./deploy/bench
+	@$(GO) run ./deploy/bench -groupgate bin/groupgate
 
 lint: ## golangci-lint and govulncheck, pinned
 	@echo "== golangci-lint"

@@ -184,6 +184,19 @@ func (o *OIDC) Challenge(w http.ResponseWriter, r *http.Request, f *Flow) error 
 	return nil
 }
 
+// maxHint bounds the id_token_hint, which may be left out (RP-Initiated Logout
+// 1.0 section 2): one that carries thousands of groups makes an address that
+// no server reads. A longer token is not kept either.
+const maxHint = 4 << 10
+
+// hint is what of an ID token is worth keeping for SignOutURL.
+func hint(raw string) string {
+	if len(raw) > maxHint {
+		return ""
+	}
+	return raw
+}
+
 // SignOutURL is the provider's end session address (OpenID Connect
 // RP-Initiated Logout 1.0 section 2), or "".
 func (o *OIDC) SignOutURL(g *Grant, returnTo, state string) string {
@@ -197,7 +210,7 @@ func (o *OIDC) SignOutURL(g *Grant, returnTo, state string) string {
 	}
 	q := u.Query()
 	q.Set("client_id", o.cfg.ClientID)
-	if g != nil && g.IDToken != "" {
+	if g != nil && g.IDToken != "" && len(g.IDToken) <= maxHint {
 		q.Set("id_token_hint", g.IDToken)
 	}
 	if returnTo != "" {

@@ -257,7 +257,7 @@ func TestShortRSAKeyIsPassedOver(t *testing.T) {
 				_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: append(r.op.Keys().Keys, jose.JSONWebKey{Key: key.Public()})})
 			}
 			k.MutateToken = func(answer map[string]any) {
-				jws, err := jose.ParseSigned(answer["id_token"].(string), []jose.SignatureAlgorithm{jose.ES256})
+				jws, err := jose.ParseSignedCompact(answer["id_token"].(string), []jose.SignatureAlgorithm{jose.ES256})
 				if err != nil {
 					t.Error(err)
 					return

@@ -39,7 +39,7 @@ func (o *OIDC) Authenticate(r *http.Request, f *Flow) (*Identity, *Grant, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	return id, &Grant{RefreshToken: tok.RefreshToken, IDToken: raw}, nil
+	return id, &Grant{RefreshToken: tok.RefreshToken, IDToken: hint(raw)}, nil
 }
 
 // callback reads the authorization response and answers its code.

@@ -38,7 +38,7 @@ func (o *OIDC) Refresh(ctx context.Context, g *Grant, sub string) (*Identity, *G
 		return nil, next, err
 	}
 	if raw != "" {
-		next.IDToken = raw
+		next.IDToken = hint(raw)
 	}
 	return id, next, nil
 }

@@ -120,7 +120,9 @@ func (t target) connection(request []byte, left *atomic.Int64) error {
 		if err != nil {
 			return err
 		}
-		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		_, err = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		if err != nil {
 			return err
 		}
 		if res.StatusCode != http.StatusOK {
