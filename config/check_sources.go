@@ -46,8 +46,8 @@ func (c *checker) sourceName(path, name string) {
 		return
 	}
 	for _, r := range name {
-		if r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') {
-			c.fault(path, `may hold lower-case letters, digits and "-": it is part of URLs`)
+		if !strings.ContainsRune("-_.", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') || name[0] == '.' {
+			c.fault(path, `may hold letters, digits, "-", "_" and ".", but not begin with a dot: it is part of URLs`)
 			return
 		}
 	}

@@ -177,11 +177,25 @@ func (d *decoder) structure(path string, n ast.Node, v reflect.Value) {
 			if len(d.faults) <= maxFaults { // a suggestion takes time
 				d.faultAt(d.keys[at], at, "unknown key%s", suggest(key, slices.Sorted(maps.Keys(known))))
 			}
+		case f.later != "" && saysNothing(node):
+			// An empty list asks for nothing that is not there.
 		case f.later != "":
 			d.faultAt(d.keys[at], at, "not supported yet (%s)", f.later)
 		default:
 			d.value(at, node, v.FieldByIndex(f.index), f)
 		}
+	}
+}
+
+// saysNothing reports whether a value is null or an empty list.
+func saysNothing(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.NullNode:
+		return true
+	case *ast.SequenceNode:
+		return len(n.Values) == 0
+	default:
+		return false
 	}
 }
 

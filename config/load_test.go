@@ -355,3 +355,17 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// TestEmptyListOfAPartThatIsNotThereYet: it asks for nothing.
+func TestEmptyListOfAPartThatIsNotThereYet(t *testing.T) {
+	t.Parallel()
+	for text, fault := range map[string]bool{
+		"targets: []\n": false, "targets:\n": false, "admin: {groups: []}\n": false,
+		"targets: [{name: x}]\n": true, "admin: {groups: [admins]}\n": true,
+	} {
+		_, err := loadText(t, minimal+text)
+		if (err != nil) != fault {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
