@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
@@ -57,7 +58,7 @@ func (b *book) parse(text string) ast.Node {
 		b.faultAt(p, "", "a byte that is no UTF-8 text, or a control character")
 		return nil
 	}
-	tokens := lexer.Tokenize(text)
+	tokens := tokenize(text)
 	if t := tooDeep(tokens); t != nil {
 		b.faultAt(tokenPosition(t), "", "nested deeper than %d levels", maxDepth)
 		return nil
@@ -74,6 +75,17 @@ func (b *book) parse(text string) ast.Node {
 		return nil
 	}
 	return b.onlyDocument(file)
+}
+
+// lexing is held while the library cuts a text into tokens: its scanner gives
+// its buffer back to a shared pool while the caller still reads from it
+// (goccy/go-yaml v1.19.2, scanner.Scan), so two at once would mix their files.
+var lexing sync.Mutex
+
+func tokenize(text string) token.Tokens {
+	lexing.Lock()
+	defer lexing.Unlock()
+	return lexer.Tokenize(text)
 }
 
 // parseTokens turns a panic of the parser into an error: a reload must not
