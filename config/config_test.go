@@ -260,7 +260,10 @@ func TestTheExampleHoldsEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	var doc any
-	if err := yaml.Unmarshal([]byte(strings.ReplaceAll(string(data), "#later ", "")), &doc); err != nil {
+	lexing.Lock() // see there
+	err = yaml.Unmarshal([]byte(strings.ReplaceAll(string(data), "#later ", "")), &doc)
+	lexing.Unlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	there := map[string]bool{}

@@ -69,6 +69,7 @@ func (s *site) stripCookies(lines []string) []string {
 	var out []string
 	for _, line := range lines {
 		var keep []string
+		before := strings.Count(line, ";") + 1
 		for pair := range strings.SplitSeq(line, ";") {
 			// Blanks around a name are trimmed here and not in find: what some
 			// application may read as ours is kept from it, and what is not
@@ -77,6 +78,10 @@ func (s *site) stripCookies(lines []string) []string {
 			if !ownCookie(strings.Trim(name, " \t")) {
 				keep = append(keep, pair)
 			}
+		}
+		if len(keep) == before {
+			out = append(out, line)
+			continue
 		}
 		if kept := strings.TrimLeft(strings.Join(keep, ";"), " \t"); strings.Trim(kept, "; \t") != "" {
 			out = append(out, kept)

@@ -215,43 +215,72 @@ func FuzzReadings(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	s := testSite(f, []RouteConfig{
+	s := nestedSite(f)
+	f.Fuzz(func(t *testing.T, raw string) { noReaderIsFooled(t, s, raw) })
+}
+
+// nestedSite has open in closed in open routes: where a wrong reading shows.
+func nestedSite(t testing.TB) *site {
+	return testSite(t, []RouteConfig{
 		{Path: "/public/", Access: Public}, {Path: "/public/admin/", Groups: []string{"admins"}}, {Path: "/admin/", Groups: []string{"admins"}},
 		{Path: "/a/", Access: Public}, {Path: "/a/b/", Groups: []string{"admins"}}, {Path: "/a/b/c/", Access: Public},
 	})
+}
+
+// noReaderIsFooled: what passes as public, or without a group, does so however
+// an application reads the path. It answers whether the path passed as public.
+func noReaderIsFooled(t interface{ Fatalf(string, ...any) }, s *site, raw string) (public bool) {
+	u, err := url.ParseRequestURI(raw)
+	if err != nil || u.Host != "" {
+		return false
+	}
+	p, others, err := readings(u)
+	if err != nil {
+		return false
+	}
 	h := s.hosts["portal.example.com"]
-	f.Fuzz(func(t *testing.T, raw string) {
-		u, err := url.ParseRequestURI(raw)
-		if err != nil || u.Host != "" {
-			return
+	d, err := h.decide(p, others)
+	if err != nil {
+		return false
+	}
+	for _, text := range append(others, p) {
+		if _, own := s.own(text); own {
+			return false
 		}
-		p, others, err := readings(u)
-		if err != nil {
-			return
+	}
+	raw, _, _ = strings.Cut(raw, "?")
+	for _, seen := range readers(raw) {
+		rt := h.match(seen)
+		if d.isPublic() && !rt.public {
+			t.Fatalf("%q is public, and %q is not", raw, seen)
 		}
-		d, err := h.decide(p, others)
-		if err != nil {
-			return
+		if d.admits(nil) && len(rt.groups) > 0 {
+			t.Fatalf("%q needs no group, and %q does", raw, seen)
 		}
-		ours := false
-		for _, text := range append(others, p) {
-			_, own := s.own(text)
-			ours = ours || own
+		if _, own := s.own(seen); own {
+			t.Fatalf("%q is not ours, and %q is", raw, seen)
 		}
-		raw, _, _ = strings.Cut(raw, "?")
-		for _, seen := range readers(raw) {
-			rt := h.match(seen)
-			if d.isPublic() && !ours && !rt.public {
-				t.Fatalf("%q is public, and %q is not", raw, seen)
-			}
-			if d.admits(nil) && !ours && len(rt.groups) > 0 {
-				t.Fatalf("%q needs no group, and %q does", raw, seen)
-			}
-			if _, own := s.own(seen); own && !ours {
-				t.Fatalf("%q is not ours, and %q is", raw, seen)
-			}
+	}
+	return d.isPublic()
+}
+
+func TestReadingsProperty(t *testing.T) {
+	t.Parallel()
+	s := nestedSite(t)
+	public := 0
+	rapid.Check(t, func(t *rapid.T) {
+		parts := rapid.SliceOfN(rapid.SampledFrom([]string{
+			"a", "b", "c", "public", "admin", "_auth", "x", "/", "/", "/", "/", "//", "%2f", "%2F", "%252f", "%25252f", ";", ";x", "%3b", "%253b", "%61", "%2561", "%252561", "%62", "%2562",
+			"%63", "%2563", ".", "..", "%2e", "%252e", "%25", "%25zz", "%5c", "%00", "?", "#", "admi%6e", "publi%2563",
+		}), 1, 12).Draw(t, "parts")
+		open := rapid.SampledFrom([]string{"/", "/a/", "/a/b/", "/a/b/c/", "/public/", "/_auth/"}).Draw(t, "open")
+		if noReaderIsFooled(t, s, open+strings.Join(parts, "")) {
+			public++
 		}
 	})
+	if public == 0 {
+		t.Error("nothing passed: the property shows nothing")
+	}
 }
 
 func FuzzOpenFlow(f *testing.F) {

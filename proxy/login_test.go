@@ -78,6 +78,18 @@ func TestCallbackIsBoundToOneLogin(t *testing.T) {
 			r.begin(b, "source=test")
 			return b, at
 		}, 400},
+		{"CK-11 a cookie of the right name and another value", func(t *testing.T, r *rig, b *claimstest.Browser, at string) (*claimstest.Browser, string) {
+			other := r.browser()
+			u, err := url.Parse(r.server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range loginCookies(b.Cookies(r.server.URL + "/")) {
+				when, _, _ := strings.Cut(c.Value, ".")
+				other.Client.Jar.SetCookies(u, []*http.Cookie{{Name: c.Name, Value: when + "." + strings.Repeat("A", 22), Path: "/", Secure: true}})
+			}
+			return other, at
+		}, 400},
 		{"expired", func(_ *testing.T, r *rig, b *claimstest.Browser, at string) (*claimstest.Browser, string) {
 			r.clock.advance(30*time.Minute + time.Second)
 			return b, at

@@ -148,6 +148,15 @@ func TestHandoverTicket(t *testing.T) {
 		{"another portal", func(t *testing.T, r *rig, b *claimstest.Browser, at string) *http.Response {
 			return hop(t, b, strings.Replace(at, "eng.localhost", "board.localhost", 1))
 		}, 400},
+		{"another portal, by a browser that shows the cookie there too", func(t *testing.T, r *rig, b *claimstest.Browser, at string) *http.Response {
+			_, path, _ := strings.Cut(at, r.port())
+			return r.do("GET", path, func(req *http.Request) {
+				r.onHost("board.localhost")(req)
+				for _, c := range b.Cookies(r.portal("eng.localhost") + "/") {
+					req.AddCookie(c)
+				}
+			})
+		}, 400},
 		{"the public host", func(t *testing.T, r *rig, b *claimstest.Browser, at string) *http.Response {
 			return hop(t, b, strings.Replace(at, "eng.localhost", "127.0.0.1", 1))
 		}, 404},

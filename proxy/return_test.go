@@ -88,6 +88,11 @@ func TestReturnAddressesStayHere(t *testing.T) {
 			t.Errorf("start with %q leads to %q", rd, at)
 		}
 	}
+	for _, rd := range []string{"/caf\u00e9", "/a b", `/x?y=\`, "/x?y=\u00e9", "/x\x7f", "/x?y=\t"} {
+		if res := r.serve("/_auth/sign_out?rd="+url.QueryEscape(rd), ""); res.Code != 200 || res.Header().Get("Location") != "" {
+			t.Errorf("%q is not plain, and leads to %q", rd, res.Header().Get("Location"))
+		}
+	}
 	for _, rd := range []string{"/", "/x", "/x/y?z=1&rd=https://evil.example//", "/x#part", "/caf%C3%A9", "/a;b=c/d", "/.well-known/x", "/a:b@c", "/x?q=%zz"} {
 		if at := r.serve("/_auth/sign_out?rd="+url.QueryEscape(rd), "").Header().Get("Location"); at != rd {
 			t.Errorf("an honest address %q became %q", rd, at)

@@ -31,6 +31,19 @@ type faultyStore struct {
 	*sqlstore.Store
 	down  atomic.Bool
 	reads atomic.Int64
+	// held, when set, gets a channel once a person's groups have been read; the
+	// reader waits until that is closed.
+	held atomic.Pointer[chan chan struct{}]
+}
+
+func (f *faultyStore) GroupNames(ctx context.Context, user groups.UserID) ([]string, error) {
+	names, err := f.Store.GroupNames(ctx, user)
+	if held := f.held.Swap(nil); held != nil {
+		release := make(chan struct{})
+		*held <- release
+		<-release
+	}
+	return names, err
 }
 
 func (f *faultyStore) fault() error {

@@ -55,6 +55,7 @@ func TestLongestPathWins(t *testing.T) {
 		proxy.RouteConfig{Path: "/a/b/c", Access: proxy.Public},
 		proxy.RouteConfig{Path: "/teams", Groups: []string{"engineering"}},
 		proxy.RouteConfig{Path: "/board/", Groups: []string{"board"}},
+		proxy.RouteConfig{Path: "/chiefs", Groups: []string{"board"}},
 		proxy.RouteConfig{Path: "/open/", Access: proxy.Public},
 	))
 	alice, bob := r.signIn("alice"), r.signIn("bob")
@@ -71,7 +72,9 @@ func TestLongestPathWins(t *testing.T) {
 		{"/a/b/cd", "401", "403", "app"},
 		{"/teams", "401", "app", "app"},
 		{"/teams/", "401", "app", "app"},
-		{"/team", "401", "app", "app"}, // a name that a route's begins with
+		{"/chiefs", "401", "403", "403"},
+		{"/chiefs/x", "401", "403", "403"},
+		{"/chief", "401", "app", "app"}, // a name that a route's begins with
 		{"/teamsx", "401", "app", "app"},
 		{"/board", "401", "403", "403"},
 		{"/boar", "401", "app", "app"},

@@ -97,9 +97,10 @@ func (t *sessions) clear() {
 
 // dropLocked takes a member out of the table and adds it to gone.
 func (t *sessions) dropLocked(gone []*member, user groups.UserID, hash [32]byte) []*member {
-	if m, ok := t.table.LoadAndDelete(hash); ok {
+	if m, ok := t.table.Load(hash); ok {
+		t.leaving.Store(hash, m) // first: whoever misses the table looks here
+		t.table.Delete(hash)
 		t.count.Add(-1)
-		t.leaving.Store(hash, m)
 		gone = append(gone, m.(*member))
 	}
 	delete(t.byUser[user], hash)
@@ -225,6 +226,8 @@ func (p *Proxy) load(ctx context.Context, s *site, hash [32]byte) (*member, erro
 		// The first of those that wait may go away; the others still want it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeWait)
 		defer cancel()
+		// Looked up before the store is: what leaves it meanwhile is stored.
+		before, _ := p.sessions.leaving.Load(hash)
 		view, err := p.dir.View(ctx, hash)
 		if errors.Is(err, groups.ErrNotFound) {
 			return (*member)(nil), nil
@@ -232,7 +235,8 @@ func (p *Proxy) load(ctx context.Context, s *site, hash [32]byte) (*member, erro
 		if err != nil {
 			return nil, err
 		}
-		m := p.newMember(s, hash, view)
+		old, _ := before.(*member)
+		m := p.newMember(s, hash, view, old)
 		p.sessions.keep(m, generation)
 		return m, nil
 	})
@@ -241,7 +245,7 @@ func (p *Proxy) load(ctx context.Context, s *site, hash [32]byte) (*member, erro
 	}
 	m := v.(*member)
 	if m != nil && m.site != s {
-		m = p.newMember(s, hash, m.view) // the settings changed meanwhile
+		m = p.newMember(s, hash, m.view, m) // the settings changed meanwhile
 	}
 	return m, nil
 }
@@ -249,11 +253,13 @@ func (p *Proxy) load(ctx context.Context, s *site, hash [32]byte) (*member, erro
 // storeWait bounds what a request waits for the store.
 const storeWait = 5 * time.Second
 
-func (p *Proxy) newMember(s *site, hash [32]byte, view *groups.View) *member {
+// newMember makes a session's member. before is the one that it replaces, when
+// the store may not know yet how long that was used.
+func (p *Proxy) newMember(s *site, hash [32]byte, view *groups.View, before *member) *member {
 	m := &member{hash: hash, site: s, view: view, head: s.headers.render(view), expires: view.Login.Expires.UnixNano()}
 	m.used.Store(view.Used.UnixNano())
-	if before, ok := p.sessions.leaving.Load(hash); ok {
-		m.used.Store(max(view.Used.UnixNano(), before.(*member).used.Load()))
+	if before != nil {
+		m.used.Store(max(view.Used.UnixNano(), before.used.Load()))
 	}
 	if at, ok := p.sessions.retries.Load(view.Login.ID); ok {
 		m.retry.Store(at.(int64))

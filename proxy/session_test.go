@@ -179,6 +179,40 @@ func TestChangesReachTheNextRequest(t *testing.T) {
 	}
 }
 
+// RT-11: a reading of the store that a change overtakes serves nobody who comes
+// after the change, and is not kept.
+func TestOvertakenReadingIsNotServed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cookie := r.signIn("alice")
+	r.configure() // forgets
+	held := make(chan chan struct{})
+	r.faults.held.Store(&held)
+	first := make(chan struct{})
+	go func() { defer close(first); r.do("GET", "/first", signedIn(cookie)) }()
+	release := <-held
+	if err := r.dir.DeleteGroup(t.Context(), "admins", "test"); err != nil {
+		t.Fatal(err)
+	}
+	second := make(chan struct{})
+	go func() { defer close(second); r.do("GET", "/second", signedIn(cookie)) }()
+	select {
+	case <-second:
+		if got := r.grouped(); got != "engineering" {
+			t.Errorf("a request after the change: %q", got)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("a request after the change waits for a reading from before it")
+	}
+	close(release)
+	<-first
+	<-second
+	r.do("GET", "/third", signedIn(cookie))
+	if got := r.grouped(); got != "engineering" {
+		t.Errorf("the old reading was kept: %q", got)
+	}
+}
+
 // CK-07: a session that is ended is over at once, and only it.
 func TestRevocation(t *testing.T) {
 	t.Parallel()

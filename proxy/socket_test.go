@@ -302,6 +302,29 @@ func TestSocketsEndWithTheirSession(t *testing.T) {
 	}
 }
 
+// A session that ends while the application thinks about the handshake gets no
+// socket, and no answer that looks like success.
+func TestSessionEndsDuringTheHandshake(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cookie := r.signIn("alice")
+	arrived := make(chan struct{})
+	r.up.answer(func(_ http.ResponseWriter, req *http.Request) {
+		close(arrived)
+		<-req.Context().Done()
+	})
+	got := make(chan *http.Response, 1)
+	go func() {
+		got <- r.do("GET", "/socket", edits(signedIn(cookie), header("Connection", "Upgrade"), header("Upgrade", "websocket")))
+	}()
+	<-arrived
+	r.faults.down.Store(true)
+	r.proxy.Recheck(t.Context())
+	if res := <-got; res.StatusCode < 400 {
+		t.Errorf("answered %d", res.StatusCode)
+	}
+}
+
 // A source that hangs holds the look at one session up, not those at others.
 func TestRecheckWithAHangingSource(t *testing.T) {
 	t.Parallel()

@@ -51,7 +51,7 @@ func spoofs() []spoof {
 	one("PX-10 where it came from", "X-Forwarded-For: "+evil, "X-Forwarded-Host: "+evil, "X-Forwarded-Proto: "+evil, "Forwarded: for="+evil,
 		"X-Forwarded-Uri: /"+evil, "X-Forwarded-Prefix: "+evil, "X-Forwarded-Port: "+evil, "X-Forwarded-Method: "+evil, "X-Real-Ip: "+evil,
 		"X-Original-Url: /"+evil, "X-Rewrite-Url: /"+evil, "X_Forwarded_Host: "+evil, "X.Real.Ip: "+evil, "x-original-uri: "+evil)
-	all = append(all, spoof{name: "PX-05 trailer in disguise", trailers: []string{"X_Forwarded_Groups: " + evil, "x.forwarded.user: " + evil, "X-Real-Ip: " + evil}})
+	all = append(all, spoof{name: "PX-05 trailer in disguise", trailers: []string{"X_Forwarded_Groups: " + evil, "x.forwarded.user: " + evil, "X-Real-Ip: " + evil, "Cookie: a=" + evil}})
 	return all
 }
 
