@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,10 @@ const (
 var _ oidc.KeySet = (*keySet)(nil)
 
 var errSignature = errors.New("no key of the provider fits the signature")
+
+// errKeyUnknown is an errSignature of a token whose key id the provider does
+// not publish, or not yet.
+var errKeyUnknown = fmt.Errorf("%w: its key id is unknown", errSignature)
 
 // keySet is the provider's signing keys. It keeps the last good ones when the
 // provider fails, and asks again for a key it does not know, but never more
@@ -75,6 +80,13 @@ func (s *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error
 	}
 	if fetchErr != nil {
 		return nil, fmt.Errorf("%w: read keys: %w", ErrUnavailable, fetchErr)
+	}
+	kid := ""
+	if len(jws.Signatures) == 1 {
+		kid = jws.Signatures[0].Header.KeyID
+	}
+	if kid != "" && !slices.ContainsFunc(keys, func(k jose.JSONWebKey) bool { return k.KeyID == kid }) {
+		return nil, errKeyUnknown
 	}
 	return nil, errSignature
 }

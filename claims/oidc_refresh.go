@@ -32,6 +32,11 @@ func (o *OIDC) Refresh(ctx context.Context, g *Grant, sub string) (*Identity, *G
 	next := &Grant{RefreshToken: tok.RefreshToken, IDToken: g.IDToken}
 	id, raw, err := o.renewed(ctx, p, tok, sub)
 	if err != nil {
+		if errors.Is(err, errKeyUnknown) {
+			// A provider that signs with a key before it publishes it is not
+			// the person's fault; the session can wait.
+			return nil, next, o.errorf("refresh", ErrUnavailable, "%v", errKeyUnknown)
+		}
 		if errors.Is(err, ErrProtocol) {
 			err = o.errorf("refresh", ErrGrantEnded, "%w", err)
 		}

@@ -1,6 +1,7 @@
 package claims_test
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -113,6 +114,34 @@ func TestRefreshEndsOnlyByInvalidGrant(t *testing.T) {
 				t.Errorf("%v says both", err)
 			}
 		})
+	}
+}
+
+// TestRefreshWaitsForAKeyThatIsNotPublishedYet: a provider that signs with a
+// new key before it publishes it must not sign everybody out. A key that is
+// published and does not fit is a lie.
+func TestRefreshWaitsForAKeyThatIsNotPublishedYet(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, g := r.mustLogin(t)
+	published := r.op.Keys()
+	r.op.Lie(func(k *claimstest.Knobs) {
+		k.JWKSHandler = func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(published) }
+	})
+	r.op.RotateKey(false, false)
+	_, next, err := r.src.Refresh(t.Context(), g, "alice")
+	wantError(t, err, claims.ErrUnavailable)
+	if errors.Is(err, claims.ErrGrantEnded) || next == nil {
+		t.Fatalf("the session is over: %v, grant %v", err, next != nil)
+	}
+	lying := newRig(t)
+	_, g = lying.mustLogin(t)
+	lying.op.RotateKey(false, true) // the old key id, another key
+	lying.op.Lie(func(k *claimstest.Knobs) {
+		k.JWKSHandler = func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(published) }
+	})
+	if _, _, err = lying.src.Refresh(t.Context(), g, "alice"); !errors.Is(err, claims.ErrGrantEnded) {
+		t.Errorf("a false signature: %v", err)
 	}
 }
 

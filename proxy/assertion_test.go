@@ -71,7 +71,7 @@ func TestAssertion(t *testing.T) {
 	}
 	equal(t, "aud", got.Audience, []string{r.server.URL})
 	equal(t, "groups", got.Groups, []string{"admins", "engineering"})
-	if life := got.Expiry.Time().Sub(time.Now()); life > time.Minute || life < 20*time.Second {
+	if life := time.Until(got.Expiry.Time()); life > time.Minute || life < 20*time.Second {
 		t.Errorf("lives for %v", life)
 	}
 	if got.IssuedAt.Time().After(time.Now()) || time.Since(got.IssuedAt.Time()) > 10*time.Second {

@@ -127,7 +127,7 @@ func (p *Proxy) writeAnswer(x *exchange, r *http.Request, a answer, asPage bool)
 	if a.retry > 0 {
 		x.Header().Set("Retry-After", strconv.Itoa(a.retry))
 	}
-	if a.status == http.StatusMethodNotAllowed {
+	if a.status == http.StatusMethodNotAllowed && x.Header().Get("Allow") == "" {
 		x.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
 	if !asPage {

@@ -10,9 +10,3 @@ func (p *Proxy) Tidy() { p.sessions.tidy(0) }
 
 // RecheckEvery bounds how long a socket outlives its session.
 const RecheckEvery = recheckEvery
-
-// EncodeName and DecodeName are the two directions of the groups header.
-var (
-	EncodeName = encodeName
-	DecodeName = decodeName
-)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -64,6 +65,7 @@ func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
 	case serve == nil:
 		p.fail(x, r, errNotFound)
 	case !read && !(endpoint == "/sign_out" && r.Method == http.MethodPost):
+		x.Header().Set("Allow", "GET, HEAD")
 		p.fail(x, r, errMethod)
 	default:
 		if err := serve(x, r); err != nil {
@@ -339,10 +341,12 @@ func (p *Proxy) signOut(x *exchange, r *http.Request) error {
 			after = path
 		}
 	}
-	if sealed := q.Get("state"); sealed != "" && after == "" {
-		// The source sends the browser back (RP-Initiated Logout 1.0, 3).
+	if sealed := q.Get("state"); sealed != "" {
+		// The source sends the browser back (RP-Initiated Logout 1.0 section
+		// 3). The session ended before it was sent there; one that is here now
+		// is a new one, and stays.
 		if plain, err := s.keys.openText(purposeSignOut, sealed); err == nil {
-			after = string(plain)
+			return p.signedOut(x, cmp.Or(after, string(plain)))
 		}
 	}
 	m, err := p.find(s, r, x.host.session())

@@ -3,7 +3,6 @@ package proxy_test
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -323,13 +322,4 @@ func bodyOf(t testing.TB, res *http.Response) string {
 		t.Fatal(err)
 	}
 	return string(b)
-}
-
-func jsonOf(t testing.TB, res *http.Response) map[string]any {
-	t.Helper()
-	var v map[string]any
-	if err := json.Unmarshal([]byte(bodyOf(t, res)), &v); err != nil {
-		t.Fatal(err)
-	}
-	return v
 }

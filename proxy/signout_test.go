@@ -224,3 +224,32 @@ func TestNoSecretIsSaid(t *testing.T) {
 		}
 	}
 }
+
+// TestTheWayBackFromTheSourceEndsNothing: a session begun meanwhile in another
+// tab is not the one that was signed out.
+func TestTheWayBackFromTheSourceEndsNothing(t *testing.T) {
+	r := newRig(t)
+	b := r.browser()
+	r.login(b, "alice", "/")
+	res := r.do("GET", "/_auth/sign_out?rd=/bye", func(req *http.Request) { signedIn(r.cookie(b))(req); page(req) })
+	to, err := url.Parse(res.Header.Get("Location"))
+	if err != nil || res.StatusCode != http.StatusSeeOther || to.Query().Get("state") == "" {
+		t.Fatalf("sign-out: %d to %q", res.StatusCode, res.Header.Get("Location"))
+	}
+	again := r.browser()
+	r.login(again, "alice", "/")
+	res = r.do("GET", "/_auth/sign_out?state="+url.QueryEscape(to.Query().Get("state")), func(req *http.Request) { signedIn(r.cookie(again))(req); page(req) })
+	if res.StatusCode != http.StatusSeeOther || res.Header.Get("Location") != "/bye" {
+		t.Errorf("the way back: %d to %q", res.StatusCode, res.Header.Get("Location"))
+	}
+	if res := r.do("GET", "/", signedIn(r.cookie(again))); res.StatusCode != http.StatusOK {
+		t.Errorf("the new session: %d", res.StatusCode)
+	}
+	if res := r.do("GET", "/", signedIn(r.cookie(b))); res.StatusCode == http.StatusOK {
+		t.Error("the old session lives on")
+	}
+	res = r.do("DELETE", "/_auth/userinfo", nil)
+	if res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("DELETE of a page of ours: %d, Allow %q", res.StatusCode, res.Header.Get("Allow"))
+	}
+}
