@@ -36,7 +36,7 @@ func TestConditionDecides(t *testing.T) {
 		{`"country" in claims`, `{"country":7}`, open, open},
 		{`has(claims.country) && claims.country[0] == "CZ"`, `{"country":"CZ"}`, yes, yes},
 		{`has(claims.country) && claims.country[0] == "CZ"`, `{}`, no, no}, // who asks first may read
-		{`claims.country[0] == "CZ"`, `{"country":[]}`, open, open}, // cannot be computed
+		{`claims.country[0] == "CZ"`, `{"country":[]}`, open, open},        // cannot be computed
 		{`claims.country[0].matches("^C")`, `{"country":"CZ"}`, yes, yes},
 		{`size(claims.country) > 1`, `{"country":["a","b"]}`, yes, yes},
 	} {
