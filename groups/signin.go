@@ -91,7 +91,7 @@ func (d *Directory) signIn(ctx context.Context, in SignIn) (*Signed, error) {
 	if want.Problems() != nil {
 		d.Stats.Unknown.Add(1)
 	}
-	s := &sync1{d: d, st: st, in: in, id: id, earlier: earlier, want: want, names: names, at: d.now()}
+	s := &oneSync{d: d, st: st, in: in, id: id, earlier: earlier, want: want, names: names, at: d.now()}
 	if in.Login == nil && in.OnceID == "" {
 		if done, out, err := s.unchanged(ctx); done || err != nil {
 			return out, err
@@ -105,8 +105,8 @@ func (d *Directory) signIn(ctx context.Context, in SignIn) (*Signed, error) {
 	return &s.out, nil
 }
 
-// sync1 is one sync under way.
-type sync1 struct {
+// oneSync is one sync under way.
+type oneSync struct {
 	d  *Directory
 	st *state
 	in SignIn
@@ -123,7 +123,7 @@ type sync1 struct {
 
 // unchanged is the short cut of a sync that nothing depends on but itself: it
 // reads one row, and when that says so there is nothing to write.
-func (s *sync1) unchanged(ctx context.Context) (bool, *Signed, error) {
+func (s *oneSync) unchanged(ctx context.Context) (bool, *Signed, error) {
 	rec, err := s.d.store.Identity(ctx, s.id.Source, s.id.Subject)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil, nil
@@ -143,13 +143,13 @@ func (s *sync1) unchanged(ctx context.Context) (bool, *Signed, error) {
 	return true, &Signed{User: User{ID: rec.User}}, nil
 }
 
-func (s *sync1) update(ctx context.Context) error {
+func (s *oneSync) update(ctx context.Context) error {
 	s.d.syncing.RLock()
 	defer s.d.syncing.RUnlock()
 	return s.d.store.Update(ctx, func(tx Tx) error { return s.run(ctx, tx) })
 }
 
-func (s *sync1) run(ctx context.Context, tx Tx) error {
+func (s *oneSync) run(ctx context.Context, tx Tx) error {
 	s.events, s.out = nil, Signed{}
 	if s.d.state.Load() != s.st {
 		return errStateSwapped
@@ -183,7 +183,7 @@ func (s *sync1) run(ctx context.Context, tx Tx) error {
 
 // person finds the user of the identity, or makes one, and locks the user's
 // row. The record it answers is the identity as stored; a new one is empty.
-func (s *sync1) person(ctx context.Context, tx Tx) (*IdentityRecord, error) {
+func (s *oneSync) person(ctx context.Context, tx Tx) (*IdentityRecord, error) {
 	stated := s.id.Claims.Text(s.names.User)
 	if stated == "" {
 		stated = s.id.Subject
@@ -224,7 +224,7 @@ func (s *sync1) person(ctx context.Context, tx Tx) (*IdentityRecord, error) {
 	return rec, s.describe(ctx, tx, owner.Name)
 }
 
-func (s *sync1) create(ctx context.Context, tx Tx, rec *IdentityRecord, name string) error {
+func (s *oneSync) create(ctx context.Context, tx Tx, rec *IdentityRecord, name string) error {
 	s.out.User = User{
 		Name: name, Email: s.id.Claims.Text(s.names.Email), Display: s.id.Claims.Text(s.names.Name), Created: s.at,
 	}
@@ -240,7 +240,7 @@ func (s *sync1) create(ctx context.Context, tx Tx, rec *IdentityRecord, name str
 // mayJoin refuses a user name that another identity stated first, unless all
 // sources concerned share their people. A second subject of the same source is
 // another person, whatever it calls itself.
-func (s *sync1) mayJoin(ctx context.Context, tx Tx, owner *User) error {
+func (s *oneSync) mayJoin(ctx context.Context, tx Tx, owner *User) error {
 	taken := func(why string) error {
 		return fmt.Errorf("%s: %s: %w", s.id.Source, why, ErrNameTaken)
 	}
@@ -265,7 +265,7 @@ func (s *sync1) mayJoin(ctx context.Context, tx Tx, owner *User) error {
 	return nil
 }
 
-func (s *sync1) links(source string) bool {
+func (s *oneSync) links(source string) bool {
 	for _, l := range s.st.settings.Link {
 		if l == source {
 			return true
@@ -276,7 +276,7 @@ func (s *sync1) links(source string) bool {
 
 // describe writes a new user name, e-mail address or display name down. What
 // a statement does not say stays.
-func (s *sync1) describe(ctx context.Context, tx Tx, stated string) error {
+func (s *oneSync) describe(ctx context.Context, tx Tx, stated string) error {
 	old := s.out.User
 	u := &s.out.User
 	if s.id.Claims.Text(s.names.User) != "" && stated != u.Name {
@@ -304,7 +304,7 @@ func (s *sync1) describe(ctx context.Context, tx Tx, stated string) error {
 }
 
 // sync makes the memberships what the statement wants, and keeps the statement.
-func (s *sync1) sync(ctx context.Context, tx Tx, rec *IdentityRecord) error {
+func (s *oneSync) sync(ctx context.Context, tx Tx, rec *IdentityRecord) error {
 	next := IdentityRecord{
 		User: rec.User, Source: s.id.Source, Subject: s.id.Subject,
 		Claims: s.id.Claims, IssuedAt: s.id.IssuedAt, Seen: s.at,
@@ -335,7 +335,7 @@ func (s *sync1) sync(ctx context.Context, tx Tx, rec *IdentityRecord) error {
 	return tx.PutIdentity(ctx, &next)
 }
 
-func (s *sync1) memberships(ctx context.Context, tx Tx, rec *IdentityRecord) (held bool, err error) {
+func (s *oneSync) memberships(ctx context.Context, tx Tx, rec *IdentityRecord) (held bool, err error) {
 	if rec.Fingerprint != "" {
 		epoch, err := tx.Epoch(ctx)
 		if err != nil {
@@ -416,7 +416,7 @@ func (d *Directory) write(ctx context.Context, tx Tx, st *state, user UserID, c 
 	return tx.Notify(ctx, Notice{User: user})
 }
 
-func (s *sync1) session(ctx context.Context, tx Tx) error {
+func (s *oneSync) session(ctx context.Context, tx Tx) error {
 	l := s.in.Login
 	if l == nil {
 		return nil
@@ -446,14 +446,14 @@ func staleReason(stale bool) string {
 	return ""
 }
 
-func (s *sync1) event(e Event) { s.events = append(s.events, s.about(e)) }
+func (s *oneSync) event(e Event) { s.events = append(s.events, s.about(e)) }
 
-func (s *sync1) about(e Event) Event {
+func (s *oneSync) about(e Event) Event {
 	e.At, e.User, e.Name, e.Source, e.Request = s.at, s.out.User.ID, s.out.User.Name, s.id.Source, s.in.Request
 	return e
 }
 
-func (s *sync1) count() {
+func (s *oneSync) count() {
 	st := &s.d.Stats
 	st.Syncs.Add(1)
 	c := s.out.Change

@@ -153,9 +153,10 @@ func (s *Store) readNotices(ctx context.Context, db *database) (err error) {
 		db.dataVersion = -1
 	}
 	var version int64
+	copied := true
 	if err = db.watch.QueryRowContext(ctx, "pragma data_version").Scan(&version); err == nil && version != db.dataVersion {
 		if err = s.fetchNotices(ctx, db); err == nil {
-			err = db.checkpoint(ctx)
+			copied, err = db.checkpoint(ctx)
 		}
 	}
 	if err != nil {
@@ -165,6 +166,9 @@ func (s *Store) readNotices(ctx context.Context, db *database) (err error) {
 		return err
 	}
 	db.dataVersion = version
+	if !copied {
+		db.dataVersion = -1 // somebody was in the way: look again next time
+	}
 	return nil
 }
 

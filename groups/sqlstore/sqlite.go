@@ -239,12 +239,16 @@ const checkpointFrom = 4 << 20
 // checkpoint does between commits what SQLite would do in one of them, and
 // whoever signs in just then would wait for: copying the log. The writer has a
 // limit of its own, four times the journal_size_limit, should this not keep up.
-func (db *database) checkpoint(ctx context.Context) error {
+//
+// It answers whether all of the log is copied, which a reader of an older
+// state, or another checkpoint under way, can prevent.
+func (db *database) checkpoint(ctx context.Context) (all bool, err error) {
 	if fi, err := os.Stat(db.path + "-wal"); err != nil || fi.Size() < checkpointFrom {
-		return nil
+		return true, nil
 	}
 	var blocked, frames, copied int64
-	return db.watch.QueryRowContext(ctx, "pragma wal_checkpoint(passive)").Scan(&blocked, &frames, &copied)
+	err = db.watch.QueryRowContext(ctx, "pragma wal_checkpoint(passive)").Scan(&blocked, &frames, &copied)
+	return blocked == 0 && frames == copied, err
 }
 
 // lastNotice is the number of the newest notice.
