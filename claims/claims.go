@@ -110,6 +110,8 @@ func of(m map[string]any, incomplete string) Claims {
 	return Claims{o, incomplete}
 }
 
+const unreadable = "the stored statement cannot be read"
+
 // Stored takes back what MarshalJSON wrote. It is read when something is asked
 // of it; of anything else than what MarshalJSON wrote every claim is unknown.
 func Stored(raw []byte, incomplete string) Claims {
@@ -377,7 +379,7 @@ func (c Claims) overage(name string) string {
 // the same as a missing member: the first is unknown, the second absent.
 func (c Claims) find(name string) (v any, found bool, why string) {
 	if c.all(); c.o != nil && c.o.broken {
-		return nil, false, "the stored statement cannot be read"
+		return nil, false, unreadable
 	}
 	if !strings.HasPrefix(name, "/") {
 		v, found = c.all()[name]
@@ -518,6 +520,9 @@ func (c Claims) FillFromEarlier(earlier Claims) Claims {
 	out.incomplete = c.incomplete
 	if earlier.incomplete != "" && out.incomplete == "" {
 		out.incomplete = earlier.incomplete
+	}
+	if earlier.o != nil && earlier.o.broken && out.incomplete == "" {
+		out.incomplete = unreadable
 	}
 	return out
 }

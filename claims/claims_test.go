@@ -314,3 +314,37 @@ func TestPropertyFillOnlyAdds(t *testing.T) {
 		}
 	})
 }
+
+// TestStoredClaimsComeBackAsTheyWere, and bytes that are none are unknown,
+// never absent: absence may take memberships away.
+func TestStoredClaimsComeBackAsTheyWere(t *testing.T) {
+	t.Parallel()
+	c, err := claims.Parse([]byte(`{"groups":["b","a"],"n":12345678901234567890,"x":{"y":"<&>"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := c.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := claims.Stored(raw, "why")
+	again, err := back.MarshalJSON()
+	if err != nil || string(again) != string(raw) || back.Incomplete() != "why" {
+		t.Errorf("%s came back as %s (%v)", raw, again, err)
+	}
+	if n, ok := back.Scalar("n"); !ok || n != "12345678901234567890" {
+		t.Errorf("a long number came back as %q", n)
+	}
+	if got := back.Resolve("groups"); got.State != claims.Complete || len(got.Values) != 2 || got.Values[0] != "b" {
+		t.Errorf("groups came back as %+v", got)
+	}
+	for _, broken := range []string{"", "{", "[]", "null", `{"groups":`} {
+		s := claims.Stored([]byte(broken), "")
+		if got := s.Resolve("groups"); got.State != claims.Unknown {
+			t.Errorf("stored %q: groups are %s", broken, got.State)
+		}
+		if got := (claims.Claims{}).FillFromEarlier(s).Resolve("groups"); got.State != claims.Unknown {
+			t.Errorf("a refresh over stored %q: groups are %s", broken, got.State)
+		}
+	}
+}
