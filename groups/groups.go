@@ -83,6 +83,9 @@ type IdentityRecord struct {
 	IssuedAt    time.Time
 	Seen        time.Time // the last sign-in or refresh
 	Fingerprint string    // of the last sync that had nothing left to do; empty otherwise
+	// Epoch is the directory's (Reader.Epoch) when the record was read: an
+	// unchanged sync needs to know nothing else. It is not written.
+	Epoch int64
 }
 
 // Group is one group.

@@ -134,9 +134,8 @@ func (s *oneSync) unchanged(ctx context.Context) (bool, *Signed, error) {
 	if rec.Fingerprint == "" || !rec.IssuedAt.Equal(s.id.IssuedAt) || !sameClaims(rec.Claims, s.id.Claims) {
 		return false, nil, nil
 	}
-	epoch, err := s.d.store.Epoch(ctx)
-	if err != nil || rec.Fingerprint != fingerprint(s.want, s.st.policy, epoch) {
-		return false, nil, err
+	if rec.Fingerprint != fingerprint(s.want, s.st.policy, rec.Epoch) {
+		return false, nil, nil
 	}
 	s.d.Stats.Syncs.Add(1)
 	s.d.Stats.Unchanged.Add(1)
@@ -310,16 +309,9 @@ func (s *oneSync) sync(ctx context.Context, tx Tx, rec *IdentityRecord) error {
 		Claims: s.id.Claims, IssuedAt: s.id.IssuedAt, Seen: s.at,
 	}
 	if s.st.settings.Sync.Enabled {
-		held, err := s.memberships(ctx, tx, rec)
-		if err != nil {
+		var err error
+		if next.Fingerprint, err = s.memberships(ctx, tx, rec); err != nil {
 			return err
-		}
-		if !held {
-			epoch, err := tx.Epoch(ctx)
-			if err != nil {
-				return err
-			}
-			next.Fingerprint = fingerprint(s.want, s.st.policy, epoch)
 		}
 	}
 	if s.in.Login == nil && next.Fingerprint == rec.Fingerprint && next.IssuedAt.Equal(rec.IssuedAt) &&
@@ -335,29 +327,25 @@ func (s *oneSync) sync(ctx context.Context, tx Tx, rec *IdentityRecord) error {
 	return tx.PutIdentity(ctx, &next)
 }
 
-func (s *oneSync) memberships(ctx context.Context, tx Tx, rec *IdentityRecord) (held bool, err error) {
-	if rec.Fingerprint != "" {
-		epoch, err := tx.Epoch(ctx)
-		if err != nil {
-			return false, err
-		}
-		if rec.Fingerprint == fingerprint(s.want, s.st.policy, epoch) {
-			return false, nil
-		}
+// memberships answers the fingerprint of what holds from now on, or "" when
+// the next sync has to look again.
+func (s *oneSync) memberships(ctx context.Context, tx Tx, rec *IdentityRecord) (string, error) {
+	if rec.Fingerprint != "" && rec.Fingerprint == fingerprint(s.want, s.st.policy, rec.Epoch) {
+		return rec.Fingerprint, nil
 	}
 	have, err := tx.Memberships(ctx, rec.User)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	controls, err := tx.Controls(ctx, wantedNames(s.want))
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	change := Diff(have, s.want, controls, s.st.policy)
 	if len(change.Removed) > 0 {
 		verdict, err := s.d.guardSync(ctx, tx, s.st, rec.User, s.at)
 		if err != nil {
-			return false, err
+			return "", err
 		}
 		if verdict != nil {
 			change.Hold()
@@ -366,12 +354,21 @@ func (s *oneSync) memberships(ctx context.Context, tx Tx, rec *IdentityRecord) (
 	}
 	s.out.Change = change
 	if err := s.d.write(ctx, tx, s.st, rec.User, change, s.at); err != nil {
-		return false, err
+		return "", err
 	}
 	if problems := s.want.Problems(); !change.Empty() || len(change.Held)+len(change.Skipped) > 0 || problems != nil {
 		s.event(Event{Kind: EventSync, Change: change, States: problems})
 	}
-	return len(change.Held) > 0 || s.want.keepsUnread(have), nil
+	if len(change.Held) > 0 || s.want.keepsUnread(have) {
+		return "", nil
+	}
+	epoch := rec.Epoch
+	if epoch == 0 || len(change.Created) > 0 { // a new identity, or new groups
+		if epoch, err = tx.Epoch(ctx); err != nil {
+			return "", err
+		}
+	}
+	return fingerprint(s.want, s.st.policy, epoch), nil
 }
 
 func wantedNames(w *Wanted) []string {

@@ -76,7 +76,7 @@ type Reader interface {
 	// Meta reads a value of the store's own: generated keys, the guard's
 	// state. A missing key is ErrNotFound.
 	Meta(ctx context.Context, key string) (json.RawMessage, error)
-	// Epoch is a number that grows whenever a group is created, deleted,
+	// Epoch is a number above 0 that grows whenever a group is created, deleted,
 	// renamed or changes its control.
 	Epoch(ctx context.Context) (int64, error)
 }

@@ -168,8 +168,12 @@ var identities = map[string]func(*testing.T, groups.Store){
 		rec := groups.IdentityRecord{User: ids[0], Source: "s", Subject: "x", Claims: c, IssuedAt: noon, Seen: noon.Add(time.Second), Fingerprint: "f"}
 		put := func(ctx context.Context, tx groups.Tx) error { return tx.PutIdentity(ctx, &rec) }
 		update(t, s, put)
+		rec.Epoch = must[int64](t)(s.Epoch(t.Context())) // is read with the record, and never 0
+		if rec.Epoch == 0 {
+			t.Error("the first epoch is 0")
+		}
 		same(t, "new", must[*groups.IdentityRecord](t)(s.Identity(t.Context(), "s", "x")), &rec)
-		rec = groups.IdentityRecord{User: ids[1], Source: "s", Subject: "x", Claims: claims.Claims{}.WithIncomplete("userinfo did not answer")}
+		rec = groups.IdentityRecord{User: ids[1], Source: "s", Subject: "x", Claims: claims.Claims{}.WithIncomplete("userinfo did not answer"), Epoch: rec.Epoch}
 		update(t, s, put)
 		same(t, "replaced", must[*groups.IdentityRecord](t)(s.Identity(t.Context(), "s", "x")), &rec)
 		same(t, "of the first", must[[]groups.IdentityRecord](t)(s.Identities(t.Context(), ids[0])), []groups.IdentityRecord{})

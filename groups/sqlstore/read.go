@@ -60,12 +60,13 @@ func (r reader) LoginByID(ctx context.Context, id string) (*groups.Login, error)
 	return one(ctx, r.q, "login", scanLogin, `select `+loginColumns+` from logins l where l.id = $1`, id)
 }
 
-const identityColumns = `user_id, source, subject, claims, incomplete, issued_at, seen, fingerprint`
+const identityColumns = `user_id, source, subject, claims, incomplete, issued_at, seen, fingerprint,
+	(select cast(value as integer) from meta where key = 'store/epoch')`
 
 func scanIdentity(r *rows, rec *groups.IdentityRecord) error {
 	var body, incomplete string
 	var issued, seen int64
-	if err := r.Scan(&rec.User, &rec.Source, &rec.Subject, &body, &incomplete, &issued, &seen, &rec.Fingerprint); err != nil {
+	if err := r.Scan(&rec.User, &rec.Source, &rec.Subject, &body, &incomplete, &issued, &seen, &rec.Fingerprint, &rec.Epoch); err != nil {
 		return err
 	}
 	rec.Claims = claims.Stored([]byte(body), incomplete)
