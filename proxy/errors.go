@@ -147,7 +147,7 @@ func (p *Proxy) writeAnswer(x *exchange, r *http.Request, a answer, asPage bool)
 	}
 	if a.status == http.StatusForbidden && x.member != nil {
 		v := x.member.view
-		data.User, data.Email, data.Source = v.User.Name, v.User.Email, v.Login.Source
+		data.User, data.Email, data.Source = v.User.Name, v.User.Email, x.site.label(v.Login.Source)
 		data.Groups = v.Groups
 		if x.decision.route != nil {
 			data.Wanted = x.decision.wants(v.Groups)

@@ -152,3 +152,13 @@ func (s *site) own(path string) (endpoint string, ok bool) {
 	}
 	return rest, true
 }
+
+// label is what people know a source by.
+func (s *site) label(source string) string {
+	for _, e := range s.set.Sources {
+		if e.Source.Name() == source && e.Label != "" {
+			return e.Label
+		}
+	}
+	return source
+}

@@ -1,0 +1,77 @@
+package proxy
+
+import (
+	"cmp"
+	"net/http"
+
+	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/groups"
+	"github.com/groupgate/groupgate/proxy/page"
+)
+
+// signOut ends the login on every host, here and at the source.
+func (p *Proxy) signOut(x *exchange, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	s := x.site
+	after := ""
+	if rd := q.Get("rd"); rd != "" {
+		portal, path := s.returnAddress(rd)
+		switch {
+		case portal != nil:
+			after = portal.origin + path
+		case path != "/" || rd == "/":
+			after = path
+		}
+	}
+	if sealed := q.Get("state"); sealed != "" {
+		// The source sends the browser back (RP-Initiated Logout 1.0 section
+		// 3). The session ended before it was sent there; one that is here now
+		// is a new one, and stays.
+		if plain, err := s.keys.openText(purposeSignOut, sealed); err == nil {
+			return p.signedOut(x, cmp.Or(after, string(plain)))
+		}
+	}
+	m, err := p.find(s, r, x.host.session())
+	if err != nil {
+		return err
+	}
+	s.dropSession(x)
+	if m == nil {
+		return p.signedOut(x, after)
+	}
+	if _, err := p.dir.EndLogins(r.Context(), groups.LoginFilter{ID: m.view.Login.ID}, "", "signed out", x.id); err != nil {
+		x.Header().Del("Set-Cookie")
+		return err
+	}
+	if at := p.sourceSignOut(s, m, after); at != "" {
+		redirect(x, http.StatusSeeOther, at)
+		return nil
+	}
+	return p.signedOut(x, after)
+}
+
+func (p *Proxy) sourceSignOut(s *site, m *member, after string) string {
+	src, ok := s.sources[m.view.Login.Source].(claims.SignOuter)
+	if !ok {
+		return ""
+	}
+	grant, err := s.openGrant(&m.view.Login)
+	if err != nil {
+		grant = &claims.Grant{}
+	}
+	return src.SignOutURL(grant, s.public+s.prefix+"/sign_out", s.keys.sealText(purposeSignOut, []byte(after)))
+}
+
+func (p *Proxy) signedOut(x *exchange, after string) error {
+	if after != "" {
+		redirect(x, http.StatusSeeOther, after)
+		return nil
+	}
+	ownHeaders(x.Header())
+	x.Header().Set("Content-Type", "text/html; charset=utf-8")
+	x.WriteHeader(http.StatusOK)
+	return page.WriteSignedOut(x, page.SignedOut{SignIn: x.site.public + x.site.prefix + "/sign_in"})
+}
