@@ -1,6 +1,7 @@
 package groups_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -472,5 +473,38 @@ func TestGoneTakesTheSourcesGrantsAndSessions(t *testing.T) {
 	h.want(alice, "both:s+t builders:s eng:s ops:t")
 	if err := h.dir.Gone(t.Context(), "s", "nobody", ""); err != nil {
 		t.Errorf("a person nobody knows: %v", err)
+	}
+}
+
+// oneRow lets nothing of a store be used but the reading of one identity, once
+// it is shut.
+type oneRow struct {
+	groups.Store // nil when shut: every other call is a panic
+	real         groups.Store
+	reads        int
+}
+
+func (s *oneRow) Identity(ctx context.Context, source, subject string) (*groups.IdentityRecord, error) {
+	s.reads++
+	return s.real.Identity(ctx, source, subject)
+}
+
+// TestUnchangedSyncReadsOneRow, and asks the store for nothing else.
+func TestUnchangedSyncReadsOneRow(t *testing.T) {
+	t.Parallel()
+	var door oneRow
+	h := openHouse(t, func(s groups.Store) groups.Store { door.Store, door.real = s, s; return &door })
+	h.configure()
+	id := &claims.Identity{Source: "s", Subject: "alice", Claims: claims.FromMap(map[string][]string{
+		"groups": {"a", "b"}, "preferred_username": {"alice"},
+	}), IssuedAt: h.now()}
+	if _, err := h.login(id); err != nil {
+		t.Fatal(err)
+	}
+	door.Store, door.reads = nil, 0
+	out, err := h.dir.SignIn(t.Context(), groups.SignIn{Identity: id})
+	door.Store = door.real
+	if err != nil || out.Change != nil || door.reads != 1 {
+		t.Errorf("%d reads, change %v, %v", door.reads, out, err)
 	}
 }
