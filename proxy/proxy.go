@@ -101,13 +101,24 @@ func (c debugCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 
 // Configure swaps the settings. On error the old ones stay.
 func (p *Proxy) Configure(set Settings) error {
+	swap, err := p.Prepare(set)
+	if err == nil {
+		swap()
+	}
+	return err
+}
+
+// Prepare makes settings ready and changes nothing. What it answers swaps them
+// in and cannot fail, so that they can be one step of a larger change.
+func (p *Proxy) Prepare(set Settings) (swap func(), err error) {
 	s, err := compileSite(set, p.upstreams)
 	if err != nil {
-		return fmt.Errorf("proxy: %w", err)
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	p.site.Store(s)
-	p.sessions.clear() // header lines were rendered by the old settings
-	return nil
+	return func() {
+		p.site.Store(s)
+		p.sessions.clear() // header lines were rendered by the old settings
+	}, nil
 }
 
 // Run does the work that is not a request's: it closes sockets whose session

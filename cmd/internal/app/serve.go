@@ -242,8 +242,8 @@ func (s *server) quietLog() *log.Logger {
 	return std
 }
 
-// apply makes a configuration the one in force. The proxy is last: what it
-// serves by must exist.
+// apply makes a configuration the one in force. Everything that can fail comes
+// first; the proxy is last, because what it serves by must exist.
 func (s *server) apply(ctx context.Context, cfg *config.Config) error {
 	keys, err := sessionKeys(ctx, cfg, s.store)
 	if err != nil {
@@ -268,12 +268,14 @@ func (s *server) apply(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 	set.Sources = s.sources.build(cfg, s.dir, s.log)
+	swap, err := s.proxy.Prepare(set)
+	if err != nil {
+		return err
+	}
 	if err := s.dir.Configure(ctx, directorySettings(cfg)); err != nil {
 		return err
 	}
-	if err := s.proxy.Configure(set); err != nil {
-		return err
-	}
+	swap()
 	s.token.Store(&token)
 	s.logs.set(cfg.Log.Level)
 	s.cfg.Store(cfg)
