@@ -59,6 +59,9 @@ func (s *Store) poll(ctx context.Context) {
 			return
 		}
 		s.turn(c)
+		if db := s.db.Load(); db != nil && c == nil {
+			db.copyLog(ctx)
+		}
 	}
 }
 
@@ -153,11 +156,9 @@ func (s *Store) readNotices(ctx context.Context, db *database) (err error) {
 		db.dataVersion = -1
 	}
 	var version int64
-	copied := true
 	if err = db.watch.QueryRowContext(ctx, "pragma data_version").Scan(&version); err == nil && version != db.dataVersion {
-		if err = s.fetchNotices(ctx, db); err == nil {
-			copied, err = db.checkpoint(ctx)
-		}
+		err = s.fetchNotices(ctx, db)
+		db.behind.Store(true)
 	}
 	if err != nil {
 		// data_version compares on one connection only, so a new one starts over.
@@ -166,9 +167,6 @@ func (s *Store) readNotices(ctx context.Context, db *database) (err error) {
 		return err
 	}
 	db.dataVersion = version
-	if !copied {
-		db.dataVersion = -1 // somebody was in the way: look again next time
-	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
@@ -39,6 +40,9 @@ type database struct {
 
 	watch       *sql.Conn // the poller's; data_version counts per connection
 	dataVersion int64
+
+	behind  atomic.Bool   // the log may hold what the file does not
+	copying chan struct{} // whoever puts the one element in may copy the log
 }
 
 // prepareFile makes the path absolute and free of links, and the file when it
@@ -81,7 +85,7 @@ func prepareFile(path string) (string, error) {
 
 // openDatabase opens the file that is at path now.
 func openDatabase(ctx context.Context, path string) (*database, error) {
-	db := &database{path: path, lock: make(chan struct{}, 1)}
+	db := &database{path: path, lock: make(chan struct{}, 1), copying: make(chan struct{}, 1)}
 	var err error
 	if db.file, err = os.Stat(path); err != nil {
 		return nil, fmt.Errorf("sqlite: open: %w: %w", groups.ErrUnavailable, err)
@@ -199,6 +203,7 @@ func (db *database) check() error {
 }
 
 func (db *database) close() error {
+	db.copying <- struct{}{} // for good: wait for the copy under way, begin none
 	errs := []error{db.reads.close(), db.writes.close()}
 	for _, c := range []*sql.Conn{db.watch, db.writer} {
 		if c != nil {
@@ -236,18 +241,42 @@ func (db *database) retire(ctx context.Context) {
 // the database.
 const checkpointFrom = 4 << 20
 
-// checkpoint does between commits what SQLite would do in one of them, and
-// whoever signs in just then would wait for: copying the log. The writer has a
-// limit of its own, four times the journal_size_limit, should this not keep up.
-//
-// It answers whether all of the log is copied, which a reader of an older
-// state, or another checkpoint under way, can prevent.
+// copyWait bounds one copy of the log. It is far more than a copy takes.
+const copyWait = 20 * time.Second
+
+// copyLog does between commits what SQLite would do in one of them, and
+// whoever signs in just then would wait for: it copies the log into the file,
+// in the background, because on a slow disk that is no sign of ill health. The
+// writer has a limit of its own, four times the journal_size_limit, should
+// this not keep up.
+func (db *database) copyLog(ctx context.Context) {
+	if !db.behind.Load() {
+		return
+	}
+	select {
+	case db.copying <- struct{}{}:
+	default:
+		return
+	}
+	go func() {
+		defer func() { <-db.copying }()
+		ctx, cancel := context.WithTimeout(ctx, copyWait)
+		defer cancel()
+		db.behind.Store(false)
+		if all, err := db.checkpoint(ctx); err != nil || !all {
+			db.behind.Store(true) // somebody was in the way: next time
+		}
+	}()
+}
+
+// checkpoint answers whether all of the log is copied, which a reader of an
+// older state, or another checkpoint under way, can prevent.
 func (db *database) checkpoint(ctx context.Context) (all bool, err error) {
 	if fi, err := os.Stat(db.path + "-wal"); err != nil || fi.Size() < checkpointFrom {
 		return true, nil
 	}
 	var blocked, frames, copied int64
-	err = db.watch.QueryRowContext(ctx, "pragma wal_checkpoint(passive)").Scan(&blocked, &frames, &copied)
+	err = db.readPool.QueryRowContext(ctx, "pragma wal_checkpoint(passive)").Scan(&blocked, &frames, &copied)
 	return blocked == 0 && frames == copied, err
 }
 
