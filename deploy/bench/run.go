@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/groupgate/groupgate/claims/claimstest"
@@ -105,6 +106,7 @@ func (b *bench) start(name string, args ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = logs, logs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // however we end
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
