@@ -21,12 +21,11 @@ const (
 // however many of its requests wait. It answers the session as it is then, nil
 // when it is over. A source that cannot be reached changes nothing.
 func (p *Proxy) renew(ctx context.Context, s *site, m *member) (*member, error) {
-	v, err, _ := p.sessions.renewing.Do(m.view.Login.ID, func() (any, error) {
+	_, err, _ := p.sessions.renewing.Do(m.view.Login.ID, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewWait+storeWait)
 		defer cancel()
 		return nil, p.renewLogin(ctx, s, m)
 	})
-	_ = v
 	switch {
 	case errors.Is(err, claims.ErrUnavailable), errors.Is(err, claims.ErrNoCredentials):
 		// By login, because m may have been replaced meanwhile.
