@@ -242,27 +242,53 @@ func (d *Directory) AddMembers(ctx context.Context, group string, users []UserID
 // and answers them. Reason is for the audit trail; an empty actor is the
 // person.
 func (d *Directory) EndLogins(ctx context.Context, f LoginFilter, actor, reason, request string) (ended []Login, err error) {
-	err = d.act(ctx, Event{Kind: EventSignOut, User: f.User, Source: f.Source, Actor: actor, Reason: reason, Request: request},
-		func(tx Tx, e *Event) error {
-			ended, err = tx.DeleteLogins(ctx, f)
+	return d.endLogins(ctx, f, nil, Event{Actor: actor, Reason: reason, Request: request})
+}
+
+// SingleUse is the id of a message that counts once, and when the message
+// itself is too old to count.
+type SingleUse struct {
+	Kind, ID string
+	Until    time.Time
+}
+
+// EndLoginsOnce is EndLogins by the word of a message. Its id is noted in the
+// same transaction; used before, it is ErrReplayed and nothing ends.
+func (d *Directory) EndLoginsOnce(ctx context.Context, once SingleUse, f LoginFilter, actor, reason, request string) (ended []Login, err error) {
+	return d.endLogins(ctx, f, &once, Event{Actor: actor, Reason: reason, Request: request})
+}
+
+func (d *Directory) endLogins(ctx context.Context, f LoginFilter, once *SingleUse, e Event) (ended []Login, err error) {
+	e.Kind, e.User, e.Source = EventSignOut, f.User, f.Source
+	err = d.act(ctx, e, func(tx Tx, e *Event) error {
+		if once != nil {
+			fresh, err := tx.Once(ctx, once.Kind, once.ID, once.Until)
 			if err != nil {
 				return err
 			}
-			if len(ended) == 0 {
-				e.Kind = ""
-				return nil
+			if !fresh {
+				return ErrReplayed
 			}
-			e.User, e.Source = ended[0].User, ended[0].Source
-			if u, err := tx.User(ctx, e.User); err == nil {
-				e.Name = u.Name
-			}
-			for _, l := range ended {
-				if err := tx.Notify(ctx, Notice{User: l.User, Login: l.ID}); err != nil {
-					return err
-				}
-			}
+		}
+		ended, err = tx.DeleteLogins(ctx, f)
+		if err != nil {
+			return err
+		}
+		if len(ended) == 0 {
+			e.Kind = ""
 			return nil
-		})
+		}
+		e.User, e.Source = ended[0].User, ended[0].Source
+		if u, err := tx.User(ctx, e.User); err == nil {
+			e.Name = u.Name
+		}
+		for _, l := range ended {
+			if err := tx.Notify(ctx, Notice{User: l.User, Login: l.ID}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	return ended, err
 }
 
