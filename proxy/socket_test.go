@@ -131,7 +131,7 @@ func TestWebSocketOrigin(t *testing.T) {
 	}
 }
 
-// PX-06: nothing but a WebSocket is ever a tunnel.
+// PX-06, S0-03: nothing but a WebSocket is ever a tunnel.
 func TestOtherUpgradesNeverTunnel(t *testing.T) {
 	t.Parallel()
 	// An application that would switch to anything, and then say what it reads.
@@ -191,19 +191,33 @@ func TestOtherUpgradesNeverTunnel(t *testing.T) {
 	}
 }
 
-// An answer of 101 that nobody asked for is no tunnel either.
+// PX-06: an answer of 101 that nobody asked for is no tunnel either, and its
+// connection is not left open.
 func TestUnaskedSwitchIsRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, routes(proxy.RouteConfig{Path: "/", Access: proxy.Public}))
+	left := make(chan error, 2)
 	r.up.answer(func(w http.ResponseWriter, _ *http.Request) {
 		c, _, err := w.(http.Hijacker).Hijack()
-		if err == nil {
-			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-			c.Close()
+		if err != nil {
+			return
 		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+		_, err = c.Read(make([]byte, 1))
+		left <- err
 	})
-	if res := r.do("GET", "/", nil); res.StatusCode != 502 {
-		t.Errorf("%d", res.StatusCode)
+	for what, edit := range map[string]func(*http.Request){
+		"asked for nothing":   nil,
+		"asked for WebSocket": edits(header("Connection", "Upgrade"), header("Upgrade", "websocket")),
+	} {
+		if res := r.do("GET", "/", edit); res.StatusCode != 502 {
+			t.Errorf("%s: %d", what, res.StatusCode)
+		}
+		if err := <-left; err != io.EOF {
+			t.Errorf("%s: the connection to the upstream ended with %v", what, err)
+		}
 	}
 }
 
@@ -237,9 +251,13 @@ func TestSocketsEndWithTheirSession(t *testing.T) {
 	if proxy.RecheckEvery >= 30*time.Second {
 		t.Fatalf("sockets are looked at every %v", proxy.RecheckEvery)
 	}
-	for what, end := range map[string]func(r *rig, cookie string){
-		"signed out": func(r *rig, cookie string) { r.do("POST", "/_auth/sign_out", signedIn(cookie)) },
-		"forgotten": func(r *rig, _ string) {
+	policy, later := websocket.StatusPolicyViolation, websocket.StatusTryAgainLater
+	for what, c := range map[string]struct {
+		code websocket.StatusCode
+		end  func(r *rig, cookie string)
+	}{
+		"signed out": {policy, func(r *rig, cookie string) { r.do("POST", "/_auth/sign_out", signedIn(cookie)) }},
+		"forgotten": {policy, func(r *rig, _ string) {
 			u, err := r.store.UserByName(r.t.Context(), "alice")
 			if err == nil {
 				err = r.dir.DeleteUser(r.t.Context(), u.ID, "test")
@@ -247,18 +265,18 @@ func TestSocketsEndWithTheirSession(t *testing.T) {
 			if err != nil {
 				r.t.Error(err)
 			}
-		},
-		"the group is gone": func(r *rig, _ string) {
+		}},
+		"the group is gone": {policy, func(r *rig, _ string) {
 			if err := r.dir.DeleteGroup(r.t.Context(), "admins", "test"); err != nil {
 				r.t.Error(err)
 			}
-		},
-		"over": func(r *rig, _ string) { r.clock.advance(13 * time.Hour) },
-		"lost at the source": func(r *rig, _ string) {
+		}},
+		"over": {policy, func(r *rig, _ string) { r.clock.advance(13 * time.Hour) }},
+		"lost at the source": {policy, func(r *rig, _ string) {
 			r.op.SetPerson(person("alice", "engineering"))
 			r.clock.advance(6 * time.Minute)
-		},
-		"the store is down": func(r *rig, _ string) { r.faults.down.Store(true) },
+		}},
+		"the store is down": {later, func(r *rig, _ string) { r.faults.down.Store(true) }},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -271,11 +289,11 @@ func TestSocketsEndWithTheirSession(t *testing.T) {
 					streamForever(w, req)
 				}
 			})
-			c, _, err := r.dial("/admin/socket", cookie, nil)
+			socket, _, err := r.dial("/admin/socket", cookie, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.CloseNow()
+			defer socket.CloseNow()
 			res := r.do("GET", "/admin/events", signedIn(cookie))
 			stream := bufio.NewReader(res.Body)
 			if line, err := stream.ReadString('\n'); err != nil || line != "data: one\n" {
@@ -287,12 +305,18 @@ func TestSocketsEndWithTheirSession(t *testing.T) {
 			}
 			defer public.CloseNow()
 			r.proxy.Recheck(t.Context())
-			if !talks(t, c, "still here") || r.proxy.Live() != 3 {
+			if !talks(t, socket, "still here") || r.proxy.Live() != 3 {
 				t.Fatalf("closed too early; %d are open", r.proxy.Live())
 			}
-			end(r, cookie)
+			c.end(r, cookie)
 			r.proxy.Recheck(t.Context())
-			ended(t, "socket", func() error { _, _, err := c.Read(t.Context()); return err })
+			ended(t, "socket", func() error {
+				_, _, err := socket.Read(t.Context())
+				if got := websocket.CloseStatus(err); got != c.code {
+					t.Errorf("closed with %v, want %v: %v", got, c.code, err)
+				}
+				return err
+			})
 			ended(t, "stream", func() error { _, err := io.Copy(io.Discard, stream); return err })
 			if !talks(t, public, "still here") {
 				t.Error("a socket of nobody was closed")
@@ -320,7 +344,7 @@ func TestSessionEndsDuringTheHandshake(t *testing.T) {
 	<-arrived
 	r.faults.down.Store(true)
 	r.proxy.Recheck(t.Context())
-	if res := <-got; res.StatusCode < 400 {
+	if res := <-got; res.StatusCode != 503 {
 		t.Errorf("answered %d", res.StatusCode)
 	}
 }

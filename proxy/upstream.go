@@ -56,7 +56,12 @@ func (u *upstreams) open(raw string) (*upstream, error) {
 		// the buffer every request would cost a second write to the socket.
 		WriteBufferSize:    16 << 10,
 		DisableCompression: true, // bodies pass through as they are
-		ForceAttemptHTTP2:  true,
+		// No ResponseHeaderTimeout: a long poll or a report that is made while
+		// the client waits sends its header late and is in order. Who has had
+		// enough is the client: when it goes away the request is ended, so an
+		// application that hangs costs what its clients' patience costs. Only
+		// making the connection, where nothing legitimate takes long, is timed.
+		ForceAttemptHTTP2: true,
 		// No Proxy: an environment variable must not put somebody between us
 		// and the application that trusts our headers.
 	}
