@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,20 +14,145 @@ import (
 	"github.com/groupgate/groupgate/claims"
 )
 
-// Note appends one event that belongs to no other write. A store that cannot
+// Note appends one event that belongs to no other write, before it returns. A store that cannot
 // take it does not stop the caller: the log line is written either way.
 func (d *Directory) Note(ctx context.Context, e Event) {
 	if e.At.IsZero() {
 		e.At = d.now()
 	}
-	// The request may be over already; the trail must not depend on it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if err := d.store.Update(ctx, func(tx Tx) error { return tx.AddEvents(ctx, e) }); err != nil {
+	if err := d.append(ctx, e); err != nil {
 		d.log.Error("audit event not stored", zap.String("kind", e.Kind), zap.Error(err))
 	}
 	d.written([]Event{e})
 }
+
+// Bounds of what NoteSoon stores: so many at once, so many a second after that,
+// and so many while the store does not answer.
+const (
+	soonBurst = 200
+	soonRate  = 5
+	soonQueue = 1000
+
+	soonEvery = 250 * time.Millisecond // how long an event waits for others
+	lostEvery = 10 * time.Second       // how often what was not stored is told
+)
+
+// trail holds events that nobody waits for until Run stores them. Anybody can
+// cause a refusal, so a token bucket bounds what they can make us keep.
+type trail struct {
+	mu      sync.Mutex
+	waiting []Event
+	tokens  float64
+	filled  time.Time // when tokens was right
+	lost    int       // events that were not kept and not told of
+	told    time.Time
+}
+
+// NoteSoon appends one event in the background, within a second while Run
+// runs. It does not wait for the store. When there are too many the event is
+// counted and not stored; the log line is written either way.
+func (d *Directory) NoteSoon(e Event) {
+	now := d.now()
+	if e.At.IsZero() {
+		e.At = now
+	}
+	d.soon.add(e, now)
+	d.written([]Event{e})
+}
+
+func (t *trail) add(e Event, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.filled.IsZero() {
+		t.tokens = soonBurst
+	} else if passed := now.Sub(t.filled); passed > 0 {
+		t.tokens = min(soonBurst, t.tokens+passed.Seconds()*soonRate)
+	}
+	t.filled = now
+	if t.tokens < 1 || len(t.waiting) >= soonQueue {
+		t.lost++
+		return
+	}
+	t.tokens--
+	t.waiting = append(t.waiting, e)
+}
+
+// take empties the trail. What was lost becomes one event, now and then: each
+// of them is stored too.
+func (t *trail) take(now time.Time, last bool) (batch []Event, lost *Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	batch, t.waiting = t.waiting, nil
+	if since := now.Sub(t.told); t.lost > 0 && (last || since < 0 || since >= lostEvery) {
+		lost = &Event{Kind: EventNotStored, At: now, Reason: fmt.Sprintf("%d refusals not stored", t.lost)}
+		batch = append(batch, *lost)
+		t.lost, t.told = 0, now
+	}
+	return batch, lost
+}
+
+// giveBack keeps what could not be stored for the next attempt.
+func (t *trail) giveBack(batch []Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waiting = append(batch, t.waiting...)
+	if over := len(t.waiting) - soonQueue; over > 0 {
+		t.waiting = t.waiting[:soonQueue:soonQueue]
+		t.lost += over
+	}
+}
+
+// Run does the directory's work that is nobody's request: it stores what
+// NoteSoon took in. It returns when the context ends, with all of it stored.
+func (d *Directory) Run(ctx context.Context) {
+	tick := time.NewTicker(soonEvery)
+	defer tick.Stop()
+	for failing := false; ; {
+		select {
+		case <-ctx.Done():
+			d.storeSoon(ctx, failing, true)
+			return
+		case <-tick.C:
+			failing = d.storeSoon(ctx, failing, false)
+		}
+	}
+}
+
+// storeSoon writes what waits, in one transaction. A store that is down is
+// asked again at the next tick, and complained about once.
+func (d *Directory) storeSoon(ctx context.Context, failing, last bool) (fails bool) {
+	batch, lost := d.soon.take(d.now(), last)
+	if lost != nil {
+		d.written([]Event{*lost})
+	}
+	if len(batch) == 0 {
+		return failing
+	}
+	err := d.append(ctx, batch...)
+	if err == nil {
+		return false
+	}
+	again := errors.Is(err, ErrUnavailable) && !last
+	if !failing || !again {
+		d.log.Error("audit events not stored", zap.Int("events", len(batch)), zap.Bool("kept_for_later", again), zap.Error(err))
+	}
+	if again {
+		d.soon.giveBack(batch)
+	}
+	return true
+}
+
+// append stores events. The request may be over already, or the process about
+// to end; the trail must not depend on it.
+func (d *Directory) append(ctx context.Context, events ...Event) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return d.store.Update(ctx, func(tx Tx) error { return tx.AddEvents(ctx, events...) })
+}
+
+// Refused reports whether an error of SignIn is a refusal, which SignIn wrote
+// down itself.
+func Refused(err error) bool { return refusal(err) }
 
 // written repeats events in the log, one line each, once they are stored.
 func (d *Directory) written(events []Event) {

@@ -1,6 +1,6 @@
 // Package page holds the pages people see: the chooser of sources, errors, the
-// refusal by group, and the good-bye. They are embedded and load nothing from
-// anywhere; [Policy] forbids it as well.
+// refusal by group, and the good-bye, in five languages. They are embedded and
+// load nothing from anywhere; [Policy] forbids it as well.
 package page
 
 import (
@@ -9,7 +9,6 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"html/template"
-	"io"
 )
 
 //go:embed style.css
@@ -30,6 +29,12 @@ func digest(s string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
+// Data is what one page says beside its words.
+type Data interface {
+	template() string
+	title(w *words) string
+}
+
 // SignIn is the chooser of sources.
 type SignIn struct{ Sources []Source }
 
@@ -39,10 +44,11 @@ type Source struct{ Label, URL string }
 // Error is every page that says no. User is empty for somebody who has not
 // signed in; Wanted and Groups are for a refusal by group.
 type Error struct {
+	Code        string // which words
 	Status      int
-	Title, Text string
 	RequestID   string
 	SignIn      string // address to start again at; empty: not offered
+	Reload      bool   // offer to ask for the same page again
 	SignOut     string
 	User, Email string
 	Source      string
@@ -53,29 +59,56 @@ type Error struct {
 // SignedOut is the good-bye.
 type SignedOut struct{ SignIn string }
 
-// WriteSignIn writes the chooser.
-func WriteSignIn(w io.Writer, d SignIn) error { return write(w, "signin", "Sign in", d) }
+func (SignIn) template() string    { return "signin" }
+func (Error) template() string     { return "error" }
+func (SignedOut) template() string { return "signedout" }
 
-// WriteError writes a page that says no.
-func WriteError(w io.Writer, d Error) error { return write(w, "error", d.Title, d) }
+func (SignIn) title(w *words) string    { return w.SignIn.Title }
+func (d Error) title(w *words) string   { return w.fault(d.Code).Title }
+func (SignedOut) title(w *words) string { return w.SignedOut.Title }
 
-// WriteSignedOut writes the good-bye.
-func WriteSignedOut(w io.Writer, d SignedOut) error { return write(w, "signedout", "Signed out", d) }
+// shownGroups is how many names a page lists: enough to recognise oneself by,
+// and few enough for a phone.
+const shownGroups = 20
 
-func write(w io.Writer, name, title string, data any) error {
-	var body bytes.Buffer
-	if err := templates.ExecuteTemplate(&body, name, data); err != nil {
-		return err
+// Tags is a list of names, cut to what a page shows.
+type Tags struct {
+	Names []string
+	Total int // 0: nothing was cut
+}
+
+func tags(names []string) Tags {
+	if len(names) > shownGroups {
+		return Tags{names[:shownGroups], len(names)}
 	}
-	var out bytes.Buffer
-	err := templates.ExecuteTemplate(&out, "layout", struct {
-		Title string
-		Style template.CSS
-		Body  template.HTML
-	}{title, template.CSS(style), template.HTML(body.String())}) // both are our own output
+	return Tags{names, 0}
+}
+
+// WantedTags are the groups that a route is open to.
+func (d Error) WantedTags() Tags { return tags(d.Wanted) }
+
+// GroupTags are the person's groups.
+func (d Error) GroupTags() Tags { return tags(d.Groups) }
+
+// Render makes the page of some data in this language.
+func (l *Language) Render(d Data) ([]byte, error) {
+	var fault faultWords
+	if e, is := d.(Error); is {
+		fault = l.words.fault(e.Code)
+	}
+	var body, out bytes.Buffer
+	err := templates.ExecuteTemplate(&body, d.template(), struct {
+		W     *words
+		Fault faultWords
+		D     Data
+	}{&l.words, fault, d})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = w.Write(out.Bytes())
-	return err
+	err = templates.ExecuteTemplate(&out, "layout", struct {
+		Lang, Title string
+		Style       template.CSS
+		Body        template.HTML
+	}{l.Tag, d.title(&l.words), template.CSS(style), template.HTML(body.String())}) // both are our own output
+	return out.Bytes(), err
 }
