@@ -55,6 +55,9 @@ type Claims struct {
 	// incomplete says why a claim that is not here may still exist at the
 	// source; then nothing is absent, only unknown.
 	incomplete string
+	// unresolved says why groups that are elsewhere (an overage) could not be
+	// fetched. It is told, not stored.
+	unresolved string
 }
 
 // object is the JSON object in two forms, each made from the other when it is
@@ -70,7 +73,7 @@ type object struct {
 func of(m map[string]any, incomplete string) Claims {
 	o := &object{m: m}
 	o.decode.Do(func() {})
-	return Claims{o, incomplete}
+	return Claims{o: o, incomplete: incomplete}
 }
 
 const unreadable = "the stored statement cannot be read"
@@ -80,7 +83,7 @@ const unreadable = "the stored statement cannot be read"
 func Stored(raw []byte, incomplete string) Claims {
 	o := &object{raw: raw}
 	o.encode.Do(func() {})
-	return Claims{o, incomplete}
+	return Claims{o: o, incomplete: incomplete}
 }
 
 func (c Claims) all() map[string]any {
@@ -240,14 +243,21 @@ func (c Claims) Without(names ...string) Claims {
 	for _, n := range names {
 		delete(m, n)
 	}
-	return of(m, c.incomplete)
+	return c.with(m)
+}
+
+// with answers other claims of the same statement.
+func (c Claims) with(m map[string]any) Claims {
+	out := of(m, c.incomplete)
+	out.unresolved = c.unresolved
+	return out
 }
 
 // Fill returns the claims with what they lack taken from other, object by
 // object; where both have a value, c's stands. It joins an ID token (c) with
 // userinfo (other).
 func (c Claims) Fill(other Claims) Claims {
-	return of(fill(c.all(), other.all()), c.incomplete)
+	return c.with(fill(c.all(), other.all()))
 }
 
 func fill(a, b map[string]any) map[string]any {

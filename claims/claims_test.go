@@ -22,6 +22,8 @@ func parse(t *testing.T, text string) claims.Claims {
 	return c
 }
 
+// GV-08, GS-03, S0-05, S0-10: every shape of a claim, and the bounds of its
+// values.
 func TestResolveGivesOneOfThreeStates(t *testing.T) {
 	t.Parallel()
 	many := make([]string, claims.MaxValues+1)
@@ -136,6 +138,7 @@ func TestOverageMarkersAreUnknown(t *testing.T) {
 	}
 }
 
+// OI-07, GV-03: what two readers could read differently, and what is no UTF-8.
 func TestParseRefusesWhatCanBeReadInTwoWays(t *testing.T) {
 	t.Parallel()
 	deep := func(n int) string { return strings.Repeat(`{"a":`, n) + `1` + strings.Repeat(`}`, n) }
@@ -169,6 +172,7 @@ func TestParseRefusesWhatCanBeReadInTwoWays(t *testing.T) {
 	}
 }
 
+// GS-05: what could not be asked is not known to be absent.
 func TestIncompleteClaimsAreNeverAbsent(t *testing.T) {
 	t.Parallel()
 	c := parse(t, `{"groups":["a"]}`)

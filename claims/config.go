@@ -19,12 +19,56 @@ type Config struct {
 
 // OIDCConfig is an OpenID Connect provider.
 type OIDCConfig struct {
-	Issuer       string   `yaml:"issuer"`
-	ClientID     string   `yaml:"client_id"`
-	ClientSecret string   `yaml:"client_secret" secret:"true"`
-	Scopes       []string `yaml:"scopes"` // default openid, profile, email
-	Preset       Preset   `yaml:"preset"`
-	Graph        any      `yaml:"graph" later:"Microsoft Graph"`
+	Issuer       string `yaml:"issuer"`
+	ClientID     string `yaml:"client_id"`
+	ClientSecret string `yaml:"client_secret" secret:"true"`
+	// ClientKey is a private key, PEM, in place of a secret: the client then
+	// proves with a signature who it is (private_key_jwt).
+	ClientKey         string       `yaml:"client_key" secret:"true"`
+	ClientCertificate string       `yaml:"client_certificate"` // of the key, PEM; Entra ID wants one
+	ClientKeyID       string       `yaml:"client_key_id"`      // kid; the RFC 7638 thumbprint when there is neither this nor a certificate
+	Scopes            []string     `yaml:"scopes"`             // default openid, profile, email
+	Preset            Preset       `yaml:"preset"`
+	Graph             *GraphConfig `yaml:"graph"`
+}
+
+// GraphConfig is how groups are asked of Microsoft Graph when Entra ID says
+// that a person has more of them than it sends. What is empty is taken from
+// the source, see [OIDCConfig.GraphSettings].
+type GraphConfig struct {
+	Tenant            string      `yaml:"tenant"`
+	ClientID          string      `yaml:"client_id"`
+	ClientSecret      string      `yaml:"client_secret" secret:"true"`
+	ClientKey         string      `yaml:"client_key" secret:"true"`
+	ClientCertificate string      `yaml:"client_certificate"`
+	ClientKeyID       string      `yaml:"client_key_id"`
+	Cloud             Cloud       `yaml:"cloud"`
+	URL               string      `yaml:"url"`       // in place of the cloud's
+	TokenURL          string      `yaml:"token_url"` // in place of the cloud's
+	Groups            GraphGroups `yaml:"groups"`
+}
+
+// Cloud is one of Microsoft's clouds, which share nothing.
+type Cloud string
+
+// JSONSchema lists the clouds for editors.
+func (Cloud) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Enum: []any{"global", "us-gov", "us-gov-dod", "china"}}
+}
+
+// GraphGroups says which groups of a person count.
+type GraphGroups string
+
+// The two kinds of a group claim that Entra ID can be told to send and that
+// Graph can tell apart.
+const (
+	SecurityGroups GraphGroups = "security" // what a token carries by default
+	AllGroups      GraphGroups = "all"      // Microsoft 365 and distribution groups too
+)
+
+// JSONSchema lists the values for editors.
+func (GraphGroups) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Enum: []any{string(SecurityGroups), string(AllGroups)}}
 }
 
 // Preset names a provider whose habits are known.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"go.uber.org/zap"
-	"golang.org/x/oauth2"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -26,11 +25,13 @@ const (
 )
 
 var (
-	_ Source    = (*OIDC)(nil)
-	_ Refresher = (*OIDC)(nil)
-	_ SignOuter = (*OIDC)(nil)
-	_ Starter   = (*OIDC)(nil)
-	_ Prober    = (*OIDC)(nil)
+	_ Source         = (*OIDC)(nil)
+	_ Refresher      = (*OIDC)(nil)
+	_ SignOuter      = (*OIDC)(nil)
+	_ LogoutVerifier = (*OIDC)(nil)
+	_ Starter        = (*OIDC)(nil)
+	_ Prober         = (*OIDC)(nil)
+	_ Ager           = (*OIDC)(nil)
 )
 
 // OIDCOptions is what an OpenID Connect source is made of.
@@ -56,6 +57,8 @@ type OIDC struct {
 	needed  func() []string
 	scopes  []string
 	client  *http.Client
+	creds   *credentials
+	graph   *Graph // nil: overages stay unknown
 	timeout time.Duration
 	log     *zap.Logger
 	now     func() time.Time
@@ -92,6 +95,11 @@ func NewOIDC(opts OIDCOptions) *OIDC {
 	}
 	if o.now == nil {
 		o.now = time.Now
+	}
+	c := o.cfg
+	o.creds = newCredentials(c.ClientID, c.ClientSecret, c.ClientKey, c.ClientCertificate, c.ClientKeyID, o.now)
+	if g := c.GraphSettings(); g != nil {
+		o.graph = NewGraph(*g, opts.Client, o.now)
 	}
 	return o
 }
@@ -142,6 +150,16 @@ func (o *OIDC) Ready() error {
 	return nil
 }
 
+// MetadataAge is that of the provider's signing keys. The rest of what the
+// provider says about itself is read once.
+func (o *OIDC) MetadataAge(now time.Time) (age time.Duration, known bool) {
+	p := o.found.Load()
+	if p == nil {
+		return 0, false
+	}
+	return p.keys.age(now)
+}
+
 // Probe reads the provider's metadata and keys afresh.
 func (o *OIDC) Probe(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
@@ -163,6 +181,12 @@ func (o *OIDC) Probe(ctx context.Context) (string, error) {
 	if p.EndSessionURL != "" {
 		line += ", end session"
 	}
+	if o.graph != nil {
+		if err := o.graph.Probe(ctx); err != nil {
+			return "", o.errorf("ask Microsoft Graph for a token", ErrUnavailable, "%w", err)
+		}
+		line += ", Microsoft Graph"
+	}
 	return line, nil
 }
 
@@ -171,13 +195,16 @@ func (o *OIDC) Challenge(w http.ResponseWriter, r *http.Request, f *Flow) error 
 	if f.State == "" || f.Nonce == "" || f.Verifier == "" || f.RedirectURI == "" {
 		return o.errorf("begin login", nil, "the flow lacks state, nonce, verifier or redirect address")
 	}
-	p, err := o.provider(r.Context())
+	ctx, cancel := context.WithTimeout(r.Context(), o.timeout)
+	defer cancel()
+	p, err := o.provider(ctx)
 	if err != nil {
 		return err
 	}
-	// S256 whatever the provider lists: one that does not know PKCE ignores
-	// the parameter (RFC 7636 section 5).
-	to := o.oauth(p, f.RedirectURI).AuthCodeURL(f.State, oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier))
+	to, err := o.authorizationURL(ctx, p, f)
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusFound)
@@ -221,30 +248,6 @@ func (o *OIDC) SignOutURL(g *Grant, returnTo, state string) string {
 	}
 	u.RawQuery = q.Encode()
 	return u.String()
-}
-
-// oauth is the OAuth 2.0 half of the source for one redirect address.
-func (o *OIDC) oauth(p *provider, redirectURI string) *oauth2.Config {
-	return &oauth2.Config{
-		ClientID:     o.cfg.ClientID,
-		ClientSecret: o.cfg.ClientSecret,
-		Endpoint:     oauth2.Endpoint{AuthURL: p.AuthURL, TokenURL: p.TokenURL, AuthStyle: o.authStyle(p)},
-		RedirectURL:  redirectURI,
-		Scopes:       o.scopes,
-	}
-}
-
-// authStyle is how the client shows its secret. It is always said: the
-// library would otherwise try both ways with a code that works only once.
-func (o *OIDC) authStyle(p *provider) oauth2.AuthStyle {
-	switch {
-	case o.cfg.ClientSecret == "": // a public client names itself in the body (RFC 6749 section 3.2.1)
-		return oauth2.AuthStyleInParams
-	case slices.Contains(p.TokenAuth, "client_secret_post") && !slices.Contains(p.TokenAuth, "client_secret_basic"):
-		return oauth2.AuthStyleInParams
-	default: // what Discovery 1.0 section 3 says when nothing is listed
-		return oauth2.AuthStyleInHeader
-	}
 }
 
 // errorf makes "source: step: kind: cause". A nil kind is a fault of ours.

@@ -24,11 +24,18 @@ type provider struct {
 	oidc.ProviderConfig
 	EndSessionURL string   `json:"end_session_endpoint"`
 	TokenAuth     []string `json:"token_endpoint_auth_methods_supported"`
+	// TokenAuthAlgs are the signatures taken of a client that signs.
+	TokenAuthAlgs []string `json:"token_endpoint_auth_signing_alg_values_supported"`
+	// PushURL and RequirePush: pushed authorization requests (RFC 9126
+	// section 5).
+	PushURL     string `json:"pushed_authorization_request_endpoint"`
+	RequirePush bool   `json:"require_pushed_authorization_requests"`
 	// IssParameter: every authorization response names its issuer (RFC 9207).
 	IssParameter bool `json:"authorization_response_iss_parameter_supported"`
 
-	algs []jose.SignatureAlgorithm
-	keys *keySet
+	algs    []jose.SignatureAlgorithm
+	keys    *keySet
+	pushing pushing
 }
 
 // provider answers the provider, looking for it once when it is not known
@@ -50,6 +57,7 @@ func (o *OIDC) provider(ctx context.Context) (*provider, error) {
 			return nil, err
 		}
 		o.found.Store(p)
+		o.noteClient(p)
 		return p, nil
 	})
 	select {
@@ -106,6 +114,7 @@ func (p *provider) checkEndpoints(issuer *url.URL) error {
 		{"jwks_uri", p.JWKSURL, true},
 		{"userinfo_endpoint", p.UserInfoURL, false},
 		{"end_session_endpoint", p.EndSessionURL, false},
+		{"pushed_authorization_request_endpoint", p.PushURL, false},
 	} {
 		if e.address == "" {
 			if e.required {
@@ -208,6 +217,7 @@ func safeClient(base *http.Client) *http.Client {
 type answer struct {
 	status      int
 	contentType string
+	retryAfter  string
 	body        []byte
 }
 
@@ -222,6 +232,11 @@ func fetch(ctx context.Context, c *http.Client, address, bearer string) (*answer
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)
 	}
+	return exchange(c, req)
+}
+
+// exchange sends a request and reads the answer whole, up to a bound.
+func exchange(c *http.Client, req *http.Request) (*answer, error) {
 	resp, err := c.Do(req)
 	if err != nil {
 		return nil, err
@@ -234,7 +249,9 @@ func fetch(ctx context.Context, c *http.Client, address, bearer string) (*answer
 	if len(body) > maxAnswer {
 		return nil, fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
 	}
-	return &answer{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), body: body}, nil
+	return &answer{
+		status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), retryAfter: resp.Header.Get("Retry-After"), body: body,
+	}, nil
 }
 
 // clip bounds foreign text in an error.

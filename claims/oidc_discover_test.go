@@ -112,6 +112,7 @@ func TestDiscoveryIsHeldToItsIssuer(t *testing.T) {
 	}
 }
 
+// PX-22, OI-10: a document that does not come, is none or has no end.
 func TestDiscoveryFaults(t *testing.T) {
 	t.Parallel()
 	for name, handler := range map[string]http.HandlerFunc{
@@ -140,7 +141,7 @@ func TestDiscoveryFaults(t *testing.T) {
 	}
 }
 
-// The provider may be down when we start: not ready, retried, then ready.
+// SC-26: the provider may be down when we start: not ready, retried, then ready.
 func TestProviderThatComesUpLate(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -262,7 +263,7 @@ func TestIssuerWithAPath(t *testing.T) {
 	r.mustLogin(t)
 }
 
-// Only algorithms that both sides know are used; HMAC and none never, even
+// OI-06: only algorithms that both sides know are used; HMAC and none never, even
 // when nothing else is advertised.
 func TestAdvertisedAlgorithms(t *testing.T) {
 	t.Parallel()

@@ -149,6 +149,12 @@ func (s *keySet) ready() error {
 	}
 }
 
+func (s *keySet) age(now time.Time) (time.Duration, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(0, now.Sub(s.fetched)), !s.fetched.IsZero()
+}
+
 func (s *keySet) size() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -59,7 +59,9 @@ func TestKeyFloodReachesTheProviderOncePerInterval(t *testing.T) {
 }
 
 // OI-11: a new key works at once with one fetch, even for many logins in
-// parallel, and the one it replaced stops.
+// parallel, and the one it replaced stops. Also
+// oidcc-client-test-signing-key-rotation and
+// oidcc-client-test-signing-key-rotation-just-before-signing.
 func TestKeyRotation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -34,7 +34,7 @@ func alg(name string) func(k *claimstest.Knobs) {
 	return func(k *claimstest.Knobs) { k.Alg = name }
 }
 
-// Every lie about the ID token is refused, and the same provider, honest
+// S0-04: every lie about the ID token is refused, and the same provider, honest
 // again, signs the person in.
 func TestIDTokenLiesAreRefused(t *testing.T) {
 	t.Parallel()
@@ -76,7 +76,7 @@ func TestIDTokenLiesAreRefused(t *testing.T) {
 		"exp missing":                  claimLie(del("exp")),
 		"exp passed":                   claimLie(set("exp", at(-time.Minute))),
 		"exp as text":                  claimLie(set("exp", "9999999999")),
-		"exp beyond all time":          claimLie(set("exp", 1e300)),
+		"SC-25 exp beyond all time":    claimLie(set("exp", 1e300)),
 		"nbf in the future":            claimLie(set("nbf", at(2*time.Minute))),
 		"OI-09 at_hash of another":     claimLie(set("at_hash", "canaryAAAAAAAAAAAAAAAA")),
 		"OI-09 at_hash no text":        claimLie(set("at_hash", 1)),
@@ -138,16 +138,16 @@ func TestIDTokenOdditiesAreAccepted(t *testing.T) {
 	t.Parallel()
 	at := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
 	for name, lie := range map[string]func(*claimstest.Knobs){
-		"aud as a list":            claimLie(set("aud", []string{"portal"})),
-		"several aud with our azp": claimLie(func(m map[string]any) { m["aud"], m["azp"] = []string{"other", "portal"}, "portal" }),
-		"azp ours":                 claimLie(set("azp", "portal")),
-		"OI-09 no at_hash":         claimLie(del("at_hash")),
-		"OI-08 no kid":             headerLie(del("kid")),
-		"no typ":                   headerLie(del("typ")),
-		"exp just passed":          claimLie(set("exp", at(-10*time.Second))),
-		"iat just ahead":           claimLie(set("iat", at(30*time.Second))),
-		"iat with a fraction":      claimLie(set("iat", float64(at(-time.Second))+0.5)),
-		"sub of 255 bytes":         claimLie(set("sub", strings.Repeat("x", 255))),
+		"aud as a list":             claimLie(set("aud", []string{"portal"})),
+		"several aud with our azp":  claimLie(func(m map[string]any) { m["aud"], m["azp"] = []string{"other", "portal"}, "portal" }),
+		"azp ours":                  claimLie(set("azp", "portal")),
+		"OI-09 no at_hash":          claimLie(del("at_hash")),
+		"OI-08 no kid":              headerLie(del("kid")),
+		"no typ":                    headerLie(del("typ")),
+		"exp just passed":           claimLie(set("exp", at(-10*time.Second))),
+		"iat just ahead":            claimLie(set("iat", at(30*time.Second))),
+		"SC-25 iat with a fraction": claimLie(set("iat", float64(at(-time.Second))+0.5)),
+		"sub of 255 bytes":          claimLie(set("sub", strings.Repeat("x", 255))),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -216,7 +216,8 @@ func TestCallbackLiesAreRefused(t *testing.T) {
 	}
 }
 
-// A provider that does not announce RFC 9207 may leave iss out, but not lie.
+// OI-05: a provider that does not announce RFC 9207 may leave iss out, but not
+// lie.
 func TestIssParameterIsOptionalUnlessAnnounced(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -397,6 +398,7 @@ func TestUserinfoLiesAreRefused(t *testing.T) {
 	}
 }
 
+// oidcc-client-test-userinfo-signed.
 func TestSignedUserinfoIsRead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, needs("department"))

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 )
 
@@ -23,7 +22,9 @@ func (o *OIDC) Authenticate(r *http.Request, f *Flow) (*Identity, *Grant, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	tok, err := o.oauth(p, f.RedirectURI).Exchange(oidc.ClientContext(ctx, o.client), code, oauth2.VerifierOption(f.Verifier))
+	tok, err := o.creds.token(ctx, o.client, o.at(p, p.TokenURL), url.Values{
+		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {f.RedirectURI}, "code_verifier": {f.Verifier},
+	})
 	if err != nil {
 		return nil, nil, o.exchangeError(err)
 	}
@@ -139,18 +140,18 @@ func (o *OIDC) identity(ctx context.Context, p *provider, idt *idToken, accessTo
 		IssuedAt: idt.issued,
 		Expires:  idt.expires,
 	}
-	if p.UserInfoURL == "" || !o.lacks(idt.claims) {
-		return id, nil
+	if p.UserInfoURL != "" && o.lacks(idt.claims) {
+		more, err := o.userinfo(ctx, p, accessToken, idt.subject)
+		if err != nil {
+			return nil, err
+		}
+		if why := more.Incomplete(); why != "" {
+			id.Claims = id.Claims.WithIncomplete(why)
+		} else {
+			id.Claims = id.Claims.Fill(more)
+		}
 	}
-	more, err := o.userinfo(ctx, p, accessToken, idt.subject)
-	if err != nil {
-		return nil, err
-	}
-	if why := more.Incomplete(); why != "" {
-		id.Claims = id.Claims.WithIncomplete(why)
-	} else {
-		id.Claims = id.Claims.Fill(more)
-	}
+	id.Claims = o.fetchOverage(ctx, id.Claims, idt.claims)
 	return id, nil
 }
 

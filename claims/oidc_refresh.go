@@ -3,8 +3,8 @@ package claims
 import (
 	"context"
 	"errors"
+	"net/url"
 
-	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 )
 
@@ -24,8 +24,9 @@ func (o *OIDC) Refresh(ctx context.Context, g *Grant, sub string) (*Identity, *G
 	if err != nil {
 		return nil, nil, err
 	}
-	old := &oauth2.Token{RefreshToken: g.RefreshToken}
-	tok, err := o.oauth(p, "").TokenSource(oidc.ClientContext(ctx, o.client), old).Token()
+	tok, err := o.creds.token(ctx, o.client, o.at(p, p.TokenURL), url.Values{
+		"grant_type": {"refresh_token"}, "refresh_token": {g.RefreshToken},
+	})
 	if err != nil {
 		return nil, nil, o.refreshError(err)
 	}

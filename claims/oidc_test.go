@@ -180,6 +180,7 @@ func groupsOf(t *testing.T, id *claims.Identity, claim string) []string {
 	return r.Values
 }
 
+// The control of every refusal; also oidcc-client-test.
 func TestLoginSignsAPersonIn(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*setup){
@@ -296,6 +297,7 @@ func TestClientAuthentication(t *testing.T) {
 	}
 }
 
+// OI-28: no second way of authentication is tried with the code.
 func TestWrongClientSecretIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(s *setup) { s.src.Config.ClientSecret = "canary-other" })
@@ -306,6 +308,7 @@ func TestWrongClientSecretIsTriedOnce(t *testing.T) {
 	}
 }
 
+// OI-15, GV-08, GV-09: overage is unknown, and nothing it names is fetched.
 func TestGroupsFromWhereverTheyAre(t *testing.T) {
 	t.Parallel()
 	many := make([]string, 2000)

@@ -161,7 +161,7 @@ func (o *OIDC) checkClaims(c Claims, want expected) (*idToken, error) {
 // JSON keys without regard to case would believe it.
 func exactKeys(c Claims) error {
 	for key := range c.all() {
-		for _, name := range []string{"iss", "sub", "aud", "exp", "iat", "nbf", "nonce", "azp", "at_hash", "auth_time", "sid", "email_verified"} {
+		for _, name := range []string{"iss", "sub", "aud", "exp", "iat", "nbf", "nonce", "azp", "at_hash", "auth_time", "sid", "jti", "events", "email_verified"} {
 			if key != name && strings.EqualFold(key, name) {
 				return fmt.Errorf("%s is written in another case", name)
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/groupgate/groupgate/claims"
 )
 
+// RT-09: an address has one at sign, and its whole domain counts.
 func TestRequire(t *testing.T) {
 	t.Parallel()
 	domain := claims.Require{EmailDomains: []string{"Example.com", "k.test"}}

@@ -122,10 +122,26 @@ func typeName(v any) string {
 // somewhere else: distributed claims (OpenID Connect Core 5.6.2), hasgroups,
 // and the link attribute of its SAML tokens. A marked claim is never absent.
 func (c Claims) overage(name string) string {
-	base, _, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
-	if !strings.HasPrefix(name, "/") {
-		base = name
+	base := topLevel(name)
+	why := c.marked(base)
+	if why != "" && base == "groups" && c.unresolved != "" {
+		why = "overage, and Microsoft Graph did not help: " + c.unresolved
 	}
+	return why
+}
+
+// topLevel is the claim that a name or JSON Pointer leads into.
+func topLevel(name string) string {
+	pointer, ok := strings.CutPrefix(name, "/")
+	if !ok {
+		return name
+	}
+	base, _, _ := strings.Cut(pointer, "/")
+	return base
+}
+
+// marked is overage for a top-level claim.
+func (c Claims) marked(base string) string {
 	switch names := c.all()["_claim_names"].(type) {
 	case nil:
 	case map[string]any:

@@ -81,6 +81,27 @@ type SignOuter interface {
 	SignOutURL(g *Grant, returnTo, state string) string
 }
 
+// Logout is a source's word that logins are over: all of a person's, or those
+// of one of its own sessions, or that session of that person.
+type Logout struct {
+	Subject string // empty: whoever the session is of
+	Session string // empty: every session of the subject
+	ID      string // of the message, which counts once
+	// IssuedAt is by the source. Expires is when the same message would be
+	// refused, so nobody need remember ID for longer.
+	IssuedAt, Expires time.Time
+}
+
+// LogoutVerifier is a source that may say on its own that logins are over.
+type LogoutVerifier interface {
+	// VerifyLogout checks a logout token (OpenID Connect Back-Channel Logout
+	// 1.0 section 2.6), but for whether ID was seen before. Subject or Session
+	// is set, or both. Errors: ErrProtocol, ErrUnavailable.
+	VerifyLogout(ctx context.Context, token string) (*Logout, error)
+	// Issuer is what the source calls itself in its messages.
+	Issuer() string
+}
+
 // Starter is a source that must reach something before it can work. Start
 // returns at once and tries in the background until it succeeds or the context
 // ends; Ready says whether it did.
@@ -95,4 +116,10 @@ type Prober interface {
 	// Probe reaches the source and reads its metadata. It answers one line
 	// for people.
 	Probe(ctx context.Context) (string, error)
+}
+
+// Ager is a source that checks statements with something it read earlier.
+type Ager interface {
+	// MetadataAge is how long before now that was last read; false: never.
+	MetadataAge(now time.Time) (age time.Duration, known bool)
 }

@@ -87,6 +87,10 @@ func (c *checker) oidc(at string, o *claims.OIDCConfig) {
 		}
 	}
 	c.missing(at+".client_id", o.ClientID, "")
+	c.clientKey(at, o.ClientSecret, o.ClientKey, o.ClientCertificate, o.ClientKeyID)
+	if o.Graph != nil {
+		c.graph(at+".graph", o)
+	}
 	c.blanks(at+".scopes", o.Scopes)
 	c.repeated(at+".scopes", o.Scopes)
 	for i, scope := range o.Scopes {
@@ -96,6 +100,69 @@ func (c *checker) oidc(at string, o *claims.OIDCConfig) {
 	}
 	if o.Scopes != nil && !slices.Contains(o.Scopes, "openid") {
 		c.fault(at+".scopes", "openid is missing: without it the provider states nobody's identity")
+	}
+}
+
+// clientKey checks what a client may show in place of a secret. What is
+// wrong with a key or certificate is said without a word of it.
+func (c *checker) clientKey(at, secret, key, certificate, id string) {
+	if key != "" {
+		if secret != "" {
+			c.fault(at+".client_key", "stands beside client_secret: a client shows one of them")
+		}
+		c.problem(at+".client_key", claims.CheckClientKey(key))
+	}
+	for name, value := range map[string]string{"client_certificate": certificate, "client_key_id": id} {
+		if value != "" && !c.written(at+".client_key") {
+			c.fault(at+"."+name, "means nothing without client_key")
+		}
+	}
+	if certificate != "" && key != "" {
+		c.problem(at+".client_certificate", claims.CheckClientCertificate(certificate, key))
+	}
+	if strings.ContainsAny(id, " \t\r\n") {
+		c.fault(at+".client_key_id", "has a blank or a line break in it")
+	}
+}
+
+// graph checks what is written and what is taken from the source and cloud.
+func (c *checker) graph(at string, o *claims.OIDCConfig) {
+	g, own := o.GraphSettings(), o.Graph
+	c.empty(at+".client_id", own.ClientID, "")
+	c.clientKey(at, own.ClientSecret, own.ClientKey, own.ClientCertificate, own.ClientKeyID)
+	if !c.empty(at+".tenant", own.Tenant, "") && o.Issuer != "" {
+		c.tenant(at+".tenant", g.Tenant)
+	}
+	for name, raw := range map[string]string{"url": own.URL, "token_url": own.TokenURL} {
+		if path := at + "." + name; c.written(path) && !c.empty(path, raw, "") {
+			u, err := address(raw)
+			if err == nil {
+				err = secure(u)
+			}
+			c.problem(path, err)
+		}
+	}
+	given := c.written(at+".client_secret") || c.written(at+".client_key") // and faulted, when it is not there after all
+	switch {
+	case given || g.ClientSecret != "" || g.ClientKey != "":
+	case own.ClientID != "" && own.ClientID != o.ClientID:
+		c.fault(at, "needs a client_secret or client_key of its own: its client_id is not the source's")
+	case !c.written(above(at)+".client_secret") && !c.written(above(at)+".client_key"):
+		c.fault(at, "needs client_secret or client_key, here or in the source: Graph is asked in the application's own name")
+	}
+}
+
+// tenant accepts an id or a domain of one tenant.
+func (c *checker) tenant(path, tenant string) {
+	switch strings.ToLower(tenant) {
+	case "":
+		c.fault(path, "is missing, and the issuer does not name it as https://login.microsoftonline.com/TENANT/v2.0 does")
+	case "common", "organizations", "consumers":
+		c.fault(path, "is not one tenant but many: write the tenant's id")
+	default:
+		if strings.Contains(tenant, ":") || checkHostname(tenant) != nil {
+			c.fault(path, "is neither the id nor a domain of a tenant")
+		}
 	}
 }
 

@@ -41,7 +41,8 @@ type field struct {
 // needed. The optional file names and such are written empty in templates.
 func nullable(key string) bool {
 	switch key {
-	case "cert_file", "key_file", "ca_file", "idp_entity_id", "preset", "keys", "token":
+	case "cert_file", "key_file", "ca_file", "idp_entity_id", "preset", "keys", "token",
+		"client_key", "client_certificate", "client_key_id":
 		return true
 	}
 	return false
@@ -107,6 +108,8 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value, f field) {
 		d.boolean(path, n, v)
 	case v.Kind() == reflect.Int:
 		d.integer(path, n, v)
+	case v.Kind() == reflect.Float64:
+		d.share(path, n, v)
 	case v.Kind() == reflect.Slice:
 		d.list(path, n, v, f)
 	case v.Kind() == reflect.Map:

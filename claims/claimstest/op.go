@@ -4,6 +4,7 @@
 package claimstest
 
 import (
+	"crypto"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -27,10 +28,13 @@ type Person struct {
 
 // Options is what a provider is made of.
 type Options struct {
-	Issuer       string   // may be set later with SetIssuer
-	ClientID     string   // default "groupgate"
-	ClientSecret string   // empty: a public client
-	RedirectURIs []string // empty: any
+	Issuer       string             // may be set later with SetIssuer
+	ClientID     string             // default "groupgate"
+	ClientSecret string             // empty: a public client
+	ClientKeys   []crypto.PublicKey // the client signs with one of them (private_key_jwt); then it has no secret
+	PAR          bool               // offer pushed authorization requests (RFC 9126)
+	RequirePAR   bool               // and take no others
+	RedirectURIs []string           // empty: any
 	People       []Person
 	// AutoLogin signs this subject in without showing a page.
 	AutoLogin string
@@ -48,8 +52,9 @@ type Options struct {
 type OP struct {
 	URL string // of the server that Start began, and its issuer
 
-	opts  Options
-	calls callCounts
+	opts       Options
+	calls      callCounts
+	assertions assertions
 
 	mu      sync.Mutex
 	issuer  string
@@ -60,6 +65,7 @@ type OP struct {
 	access  map[string]*login
 	refresh map[string]*login
 	spent   map[string]*login // codes that were used
+	pushed  map[string]pushed
 
 	server *server
 }
@@ -79,6 +85,7 @@ type Knobs struct {
 	MutateHeader  func(header map[string]any)   // of the ID token
 	MutateToken   func(answer map[string]any)   // of the token endpoint
 	MutateReturn  func(query map[string]string) // of the redirect back to the client
+	MutatePushed  func(answer map[string]any)   // of a pushed authorization request
 	Discovery     func(document map[string]any)
 
 	// Alg of the ID token: "none", "HS256" (with the public key as the
@@ -88,7 +95,7 @@ type Knobs struct {
 	Alg string
 
 	// Handlers in place of an endpoint's own.
-	DiscoveryHandler, JWKSHandler, UserinfoHandler, TokenHandler http.HandlerFunc
+	DiscoveryHandler, JWKSHandler, UserinfoHandler, TokenHandler, PARHandler http.HandlerFunc
 
 	SignedUserinfo   bool                        // answer application/jwt
 	UserinfoAlg      string                      // as Alg, of signed userinfo
@@ -111,7 +118,7 @@ func NewOP(opts Options) *OP {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	return &OP{
+	op := &OP{
 		opts:    opts,
 		issuer:  opts.Issuer,
 		people:  slices.Clone(opts.People),
@@ -121,6 +128,8 @@ func NewOP(opts Options) *OP {
 		refresh: map[string]*login{},
 		spent:   map[string]*login{},
 	}
+	op.SetClientKeys(opts.ClientKeys...)
+	return op
 }
 
 // SetIssuer says under which address the provider is reached.
@@ -255,6 +264,8 @@ func (op *OP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		own(op.userinfo, k.UserinfoHandler)
 	case "authorize":
 		op.authorize(w, r)
+	case "par":
+		own(op.par, k.PARHandler)
 	case "end_session":
 		op.endSession(w, r)
 	default:
@@ -285,6 +296,14 @@ func (op *OP) discovery(w http.ResponseWriter, _ *http.Request) {
 		"id_token_signing_alg_values_supported":          []string{"RS256", "ES256", "HS256", "none"},
 		"code_challenge_methods_supported":               []string{"S256"},
 		"authorization_response_iss_parameter_supported": true,
+		"backchannel_logout_supported":                   true,
+		"backchannel_logout_session_supported":           true,
+		"frontchannel_logout_supported":                  true,
+		"frontchannel_logout_session_supported":          true,
+	}
+	if op.opts.PAR || op.opts.RequirePAR {
+		doc["pushed_authorization_request_endpoint"] = base + "/par"
+		doc["require_pushed_authorization_requests"] = op.opts.RequirePAR
 	}
 	if mutate := op.lies().Discovery; mutate != nil {
 		mutate(doc)

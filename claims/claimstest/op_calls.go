@@ -19,7 +19,7 @@ func (c *callCounts) add(name string) {
 }
 
 // Calls says how often an endpoint was asked: "authorize", "token",
-// "userinfo", "jwks", "end_session" or "discovery".
+// "userinfo", "jwks", "end_session", "par" or "discovery".
 func (op *OP) Calls(endpoint string) int {
 	if endpoint == "discovery" {
 		endpoint = discoveryPath
@@ -30,7 +30,7 @@ func (op *OP) Calls(endpoint string) int {
 }
 
 // TokenAuth says how the client showed itself at the token endpoint last:
-// "basic", "post" or "none".
+// "basic", "post", "none" or "private_key_jwt".
 func (op *OP) TokenAuth() string {
 	op.calls.mu.Lock()
 	defer op.calls.mu.Unlock()

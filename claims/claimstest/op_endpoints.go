@@ -14,6 +14,10 @@ import (
 // authorize shows the people, or signs one in. The page posts back to the
 // address it was shown at, so the request travels in its query.
 func (op *OP) authorize(w http.ResponseWriter, r *http.Request) {
+	r, ok := op.unpush(w, r)
+	if !ok {
+		return
+	}
 	q := r.URL.Query()
 	op.mu.Lock()
 	clientID, allowed, auto := op.opts.ClientID, op.opts.RedirectURIs, op.opts.AutoLogin
@@ -110,6 +114,9 @@ func tokenError(w http.ResponseWriter, status int, code string) {
 }
 
 func (op *OP) clientOK(r *http.Request) bool {
+	if op.assertions.wanted() {
+		return op.assertionOK(r)
+	}
 	id, secret, basic := r.BasicAuth()
 	how := "basic"
 	if basic { // both are form-encoded first (RFC 6749 section 2.3.1)

@@ -12,7 +12,11 @@
 //                  (OpenID Connect Core 1.0 section 5.4)
 //   people         a JSON file {"alice": {"groups": [...]}, ...} that is read at
 //                  every token and replaces the people below
+//   client         members of the client beside or in place of those below
+//   par            "required": a request that was not pushed is refused
 //   access_token_seconds
+//   backchannel_logout_uri, backchannel_logout_session_required
+//                  of the client (OpenID Connect Back-Channel Logout 1.0)
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import process from 'node:process';
@@ -53,6 +57,11 @@ const provider = new Provider(issuer, {
     client_id: 'groupgate', client_secret: 'groupgate-test-secret-0123456789abcdef',
     redirect_uris: options.redirect_uris, post_logout_redirect_uris: options.post_logout_redirect_uris,
     grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'],
+    ...options.client,
+    ...(options.backchannel_logout_uri && {
+      backchannel_logout_uri: options.backchannel_logout_uri,
+      backchannel_logout_session_required: options.backchannel_logout_session_required ?? false,
+    }),
   }],
   scopes: ['openid', 'profile', 'email', 'groups', 'offline_access'],
   claims: {
@@ -65,8 +74,13 @@ const provider = new Provider(issuer, {
   findAccount: async (ctx, id) => (claimsOf(id) ? { accountId: id, claims: async () => claimsOf(id) } : undefined),
   ttl: { AccessToken: options.access_token_seconds ?? 3600, IdToken: 300, RefreshToken: 86400, Interaction: 3600, Session: 86400, Grant: 86400 },
   cookies: { keys: ['a key of no worth: the provider lives as long as a test'] },
+  // The library's dispatcher refuses loopback addresses, and there is nothing
+  // else here.
+  fetch: (url, { dispatcher, ...rest }) => globalThis.fetch(url, rest),
   features: {
     devInteractions: { enabled: true },
+    pushedAuthorizationRequests: { enabled: true, requirePushedAuthorizationRequests: options.par === 'required' },
+    backchannelLogout: { enabled: true },
     rpInitiatedLogout: {
       enabled: true,
       // The library's own pages fetch a font from elsewhere.
@@ -78,6 +92,7 @@ const provider = new Provider(issuer, {
   },
 });
 provider.on('server_error', (ctx, err) => console.error(err));
+provider.on('backchannel.error', (ctx, err) => console.error(err));
 server.on('request', provider.callback());
 process.stdout.write(`${JSON.stringify({ issuer })}\n`);
 process.stdin.resume();
