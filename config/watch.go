@@ -22,7 +22,7 @@ import (
 // (or a new symbolic link) in the old one's place. Where the system tells
 // nothing, as on network file systems, contents are compared every 10 s.
 func Watch(ctx context.Context, files func() []string, onChange func()) {
-	w := watcher{files: files, onChange: onChange, settle: 200 * time.Millisecond, poll: 10 * time.Second}
+	w := watcher{files: files, onChange: onChange, settle: 200 * time.Millisecond, latest: 2 * time.Second, poll: 10 * time.Second}
 	// Without the system's help, polling remains.
 	if n, err := fsnotify.NewWatcher(); err == nil {
 		defer n.Close()
@@ -35,6 +35,7 @@ type watcher struct {
 	files    func() []string
 	onChange func()
 	settle   time.Duration // how long to wait for the last of several events
+	latest   time.Duration // how long after the first of them to look at the latest
 	poll     time.Duration
 	system   *fsnotify.Watcher // nil: polling alone
 
@@ -54,7 +55,17 @@ func (w *watcher) run(ctx context.Context) {
 	settled := time.NewTimer(time.Hour)
 	settled.Stop()
 	defer settled.Stop()
-	waiting := false // for settled, on behalf of poll
+	waiting := false    // for settled, on behalf of poll
+	var first time.Time // of the events that were not looked at yet
+	// A store beside the configuration makes events without end: they may not
+	// put a look off for ever.
+	event := func() {
+		now := time.Now()
+		if first.IsZero() {
+			first = now
+		}
+		settled.Reset(max(0, min(w.settle, w.latest-now.Sub(first))))
+	}
 
 	var events chan fsnotify.Event
 	var faults chan error
@@ -69,13 +80,13 @@ func (w *watcher) run(ctx context.Context) {
 			if !open {
 				events = nil
 			}
-			settled.Reset(w.settle)
+			event()
 		case _, open := <-faults:
 			// An overflow of the queue: something happened, nobody knows what.
 			if !open {
 				faults = nil
 			}
-			settled.Reset(w.settle)
+			event()
 		case <-poll.C:
 			// A file that is being written is not read half-way.
 			if _, changed := w.compare(); changed && !waiting {
@@ -83,7 +94,7 @@ func (w *watcher) run(ctx context.Context) {
 				settled.Reset(w.settle)
 			}
 		case <-settled.C:
-			waiting = false
+			waiting, first = false, time.Time{}
 			// Once more after each call: the list of files may be another one
 			// now, and a file may have changed while the last change was dealt
 			// with.

@@ -54,6 +54,7 @@ func (w *watched) start(polling bool) *watched {
 		},
 		onChange: func() { w.changes <- struct{}{} },
 		settle:   100 * time.Millisecond,
+		latest:   time.Second,
 		poll:     time.Hour,
 	}
 	if polling {
@@ -227,4 +228,45 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	<-started
 	stop()
 	<-done
+}
+
+// A store beside the configuration writes all the time. Its events must not
+// put the reload off for as long as it does.
+func TestChangeIsSeenAmongTheEventsOfOthers(t *testing.T) {
+	t.Parallel()
+	system, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer system.Close()
+	dir, seen := t.TempDir(), make(chan struct{}, 100)
+	file := filepath.Join(dir, "config.yaml")
+	w := watcher{
+		files: func() []string { return []string{file} }, onChange: func() { seen <- struct{}{} },
+		settle: 3 * time.Second, latest: 4 * time.Second, poll: time.Hour, system: system,
+	}
+	w.look()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.run(ctx)
+	}()
+	defer func() { stop(); <-done }()
+	if err := os.WriteFile(file, []byte("changed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	late := time.After(12 * time.Second)
+	for i := 0; ; i++ {
+		if err := os.WriteFile(filepath.Join(dir, "store.db-wal"), []byte{byte(i)}, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-seen:
+			return
+		case <-late:
+			t.Fatal("not seen while another file of the folder was written to")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
