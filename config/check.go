@@ -31,6 +31,7 @@ func (c *checker) check() {
 	c.declared()
 	c.headers()
 	c.routes()
+	c.tracing()
 }
 
 // empty faults a key that was written with nothing in it, and reports so.

@@ -53,6 +53,7 @@ type Config struct {
 	Admin          AdminConfig    `yaml:"admin"`
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
 	Log            LogConfig      `yaml:"log"`
+	Tracing        TracingConfig  `yaml:"tracing"`
 
 	path     string
 	read     []string // by ${file:}
@@ -83,6 +84,13 @@ type AdminConfig struct {
 type LogConfig struct {
 	Level  LogLevel  `yaml:"level"`
 	Format LogFormat `yaml:"format"`
+}
+
+// TracingConfig is "tracing": where spans go. There are none without it.
+type TracingConfig struct {
+	Endpoint string            `yaml:"endpoint"`                                // of an OTLP collector, by HTTP; /v1/traces is added
+	Sample   float64           `yaml:"sample" jsonschema:"minimum=0,maximum=1"` // 0 to 1, of the traces that begin here
+	Headers  map[string]string `yaml:"headers" secret:"true"`
 }
 
 // LogLevel is the least severity that is logged. The audit trail is not
@@ -121,8 +129,9 @@ func Default() *Config {
 			MaxBytes:     8192,
 			OnOverflow:   proxy.OverflowError,
 		},
-		Admin: AdminConfig{Listen: "127.0.0.1:4181"},
-		Log:   LogConfig{Level: "info", Format: "json"},
+		Admin:   AdminConfig{Listen: "127.0.0.1:4181"},
+		Log:     LogConfig{Level: "info", Format: "json"},
+		Tracing: TracingConfig{Sample: 1},
 	}
 }
 

@@ -65,6 +65,7 @@ func TestWhatIsLeftOutHasItsDefault(t *testing.T) {
 		Headers:  proxy.HeadersConfig{GroupsFormat: proxy.Comma, MaxBytes: 8192, OnOverflow: proxy.OverflowError},
 		Admin:    AdminConfig{Listen: "127.0.0.1:4181"},
 		Log:      LogConfig{Level: "info", Format: "json"},
+		Tracing:  TracingConfig{Sample: 1},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Error(diff)
@@ -181,7 +182,7 @@ func TestRestartKeysNamesWhatCannotBeSwapped(t *testing.T) {
 		{"listen: :9\n", []string{"listen"}},
 		{"store: {sqlite: other.db}\nlog: {format: console, level: debug}\n", []string{"store.sqlite", "log.format"}},
 		{"admin: {listen: 127.0.0.1:9}\n", []string{"admin.listen"}},
-		{"prefix: /other\nsession: {idle: 5m}\nheaders: {preset: remote}\nadmin: {token: abc}\n", nil},
+		{"tracing: {endpoint: http://127.0.0.1:4318, sample: 0.5}\nprefix: /other\nsession: {idle: 5m}\nheaders: {preset: remote}\nadmin: {token: abc}\n", nil},
 	} {
 		if got := mustLoad(t, minimal+tt.yaml).RestartKeys(base); !slices.Equal(got, tt.want) {
 			t.Errorf("%q: got %v, want %v", tt.yaml, got, tt.want)
@@ -245,6 +246,7 @@ func TestTheExampleLoadsAsItIs(t *testing.T) {
 		"header names": [4]string{cfg.Headers.User, cfg.Headers.Email, cfg.Headers.Name, cfg.Headers.Groups} == proxy.HeaderPreset("").Names(),
 		"admin":        cfg.Admin == d.Admin,
 		"log":          cfg.Log == d.Log,
+		"tracing":      cfg.Tracing.Sample == d.Tracing.Sample,
 		"sync":         cfg.Sync.Enabled && cfg.Sync.RemoveFromGroups && cfg.Sync.CreateNewGroups,
 	} {
 		if !same {

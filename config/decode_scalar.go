@@ -131,6 +131,30 @@ func (d *decoder) integer(path string, n ast.Node, v reflect.Value) {
 	v.SetInt(int64(value))
 }
 
+// share takes a number from 0 to 1 as people write one: YAML also has .inf,
+// .nan, 0x1 and 1e-1.
+func (d *decoder) share(path string, n ast.Node, v reflect.Value) {
+	const want = "a number from 0 to 1, such as 0.1"
+	var s string
+	switch n := n.(type) {
+	case *ast.IntegerNode:
+		s = n.Token.Value
+	case *ast.FloatNode:
+		s = n.Token.Value
+	case *ast.InfinityNode, *ast.NanNode:
+		s = n.GetToken().Value
+	default:
+		d.wrong(path, n, want, "")
+		return
+	}
+	share, err := strconv.ParseFloat(s, 64)
+	if err != nil || share < 0 || share > 1 || strings.Trim(s, "0123456789.") != "" {
+		d.fault(path, "%s is not %s", quote(s), want)
+		return
+	}
+	v.SetFloat(share)
+}
+
 // prefix takes a network, or an address for the network of itself alone.
 func (d *decoder) prefix(path string, n ast.Node, v reflect.Value) {
 	const want = "a network such as 10.0.0.0/8 or an address"

@@ -10,6 +10,7 @@ import (
 
 const canary = "canary-8c1f4d0e-must-never-be-printed"
 
+// SC-09: one line end of a file is dropped, and nothing else.
 func TestReferencesAreReplacedInsideText(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
@@ -44,6 +45,7 @@ func TestReferencesAreReplacedInsideText(t *testing.T) {
 	}
 }
 
+// SC-09: unset is a fault, never an empty secret.
 func TestReferencesThatLeadNowhereAreFaults(t *testing.T) {
 	dir := t.TempDir()
 	for _, tt := range []struct{ in, want string }{
@@ -109,6 +111,7 @@ log: {level: "REF", format: "REF"}
 	}
 }
 
+// SC-09: empty or too short.
 func TestASecretIsNotEmptyAfterExpansion(t *testing.T) {
 	t.Setenv("CONFIG_TEST_EMPTY", "")
 	const keys = `session: {keys: ["${env:CONFIG_TEST_KEY}"]}
@@ -127,6 +130,7 @@ admin: {token: "${env:CONFIG_TEST_EMPTY}"}
 	}
 }
 
+// SC-09: a secret's file is followed.
 func TestFilesListsWhatAReloadDependsOn(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -12,7 +12,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// Each file in testdata is faulty; the golden file beside it holds every
+// SC-10: each file in testdata is faulty; the golden file beside it holds every
 // fault. What a file has right is in it as well, and must not be faulted.
 func TestEveryFaultIsToldAtItsPlace(t *testing.T) {
 	t.Parallel()

@@ -88,7 +88,7 @@ func describe(s *jsonschema.Schema, v reflect.Value, path string) {
 		if s.Properties != nil {
 			annotate(s, v, path)
 		}
-	case reflect.String, reflect.Int, reflect.Bool:
+	case reflect.String, reflect.Int, reflect.Float64, reflect.Bool:
 		if !v.IsZero() {
 			s.Default = v.Interface()
 		}

@@ -11,7 +11,8 @@ import (
 )
 
 // TestThreeStatesDecide is the table of contract section 7: what each state of
-// the claim does, for every when_absent, at a login and afterwards.
+// the claim does, for every when_absent, at a login and afterwards. GS-01,
+// GS-02, GS-03, GS-04, S0-05.
 func TestThreeStatesDecide(t *testing.T) {
 	t.Parallel()
 	const (
@@ -78,6 +79,7 @@ func TestThreeStatesDecide(t *testing.T) {
 	}
 }
 
+// GS-05: a part that could not be asked removes nothing and refuses nobody.
 func TestIncompleteStatementKnowsNothingAbsent(t *testing.T) {
 	t.Parallel()
 	rules := ruleset(t, Rule{Source: "s", Claim: "groups", Value: "a", Group: "ga"})
@@ -113,6 +115,7 @@ func TestValueIsComparedByteForByte(t *testing.T) {
 	}
 }
 
+// GV-10, GV-12, S0-10.
 func TestRegexpIsAnchored(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ expr, group, value, want string }{
@@ -142,6 +145,7 @@ func TestRegexpIsAnchored(t *testing.T) {
 	}
 }
 
+// GV-08: no text is cut unless a rule asks for it.
 func TestSplitOnlyWhereAsked(t *testing.T) {
 	t.Parallel()
 	rules := ruleset(t,
@@ -192,6 +196,7 @@ func TestEveryReasonIsAGrant(t *testing.T) {
 	}
 }
 
+// GV-13: a rule names the source and the exact claim it believes.
 func TestRulesOfAnotherSourceDoNotSpeak(t *testing.T) {
 	t.Parallel()
 	rules := ruleset(t,

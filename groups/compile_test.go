@@ -29,6 +29,7 @@ func faultsOf(t *testing.T, err error) []string {
 	return out
 }
 
+// GV-10, S0-10: costly and long expressions do not start.
 func TestCompileNamesEachFault(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 5000)

@@ -135,7 +135,8 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// TestDiffSkipsAnEmptyName: an empty name, which a template can expand to, is no group.
+// TestDiffSkipsAnEmptyName: an empty name, which a template can expand to, is
+// no group (GV-12).
 func TestDiffSkipsAnEmptyName(t *testing.T) {
 	t.Parallel()
 	w := ruleset(t, Rule{Source: "s", Claim: "groups", Regexp: "(a)|(b)", Group: "$2"}).

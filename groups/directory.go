@@ -53,12 +53,9 @@ type Directory struct {
 	evaluating sync.Mutex
 
 	holders holdersCache
+	active  activeCount
+	soon    trail
 	Stats   Stats
-}
-
-// Stats counts what the directory did. Read it with Load.
-type Stats struct {
-	Syncs, Unchanged, Added, Removed, Skipped, Held, Unknown atomic.Int64
 }
 
 // state is a compiled Settings with the rules of the store.
@@ -84,6 +81,7 @@ type Options struct {
 // NewDirectory makes a directory with no sources and no rules; see Configure.
 func NewDirectory(o Options) *Directory {
 	d := &Directory{store: o.Store, log: o.Log, audit: o.Audit, now: o.Now}
+	d.Stats.Lag = NewHistogram(lagBounds)
 	if d.log == nil {
 		d.log = zap.NewNop()
 	}

@@ -24,6 +24,7 @@ func (h *house) create(name string, c groups.Control) {
 	}
 }
 
+// GV-11: no sync takes from a group that is kept by hand, nor gives.
 func TestSwitchToManualKeepsTodaysMembers(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -117,6 +118,7 @@ func TestGroupThatMayNotBeMade(t *testing.T) {
 	}
 }
 
+// GV-12: what a rule makes of a value is held to the same names.
 func TestGroupNamesThatAreNotAllowed(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, func(s *groups.Settings) { s.Sync.GroupNames = "^[A-Za-z0-9]+$" })

@@ -194,6 +194,8 @@ const (
 	EventRuleDeleted  = "rule_deleted"
 	EventReloaded     = "config_reloaded"
 	EventOverflow     = "header_overflow"
+	EventNotServed    = "not_served"          // a fault of ours, the upstream's or a source's
+	EventNotStored    = "refusals_not_stored" // how many were too many
 )
 
 // Work is one thing a target has to be told, in order per user.

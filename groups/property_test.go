@@ -136,6 +136,7 @@ func drawGrant(t *rapid.T, group string) Grant {
 	}
 }
 
+// GV-12: contradictory rules give one answer.
 func TestApplyDoesNotHeedTheOrderOfRules(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

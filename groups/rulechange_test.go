@@ -37,6 +37,8 @@ func (h *house) members(group string) int {
 	return g.Members
 }
 
+// GS-08: everybody is evaluated anew from the values last seen, and what a rule
+// granted goes with it. GS-25: rules are in the trail.
 func TestRuleChangeReachesEverybody(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, stored)
@@ -162,6 +164,7 @@ func (h *house) leave(ids []groups.UserID, minute int) (left int) {
 	return left
 }
 
+// GS-06.
 func TestWrittenGuardHoldsFromTheFirstUser(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -186,6 +189,7 @@ func TestWrittenGuardHoldsFromTheFirstUser(t *testing.T) {
 	}
 }
 
+// GS-06: a source that suddenly states nobody in anything is stopped, unasked.
 func TestUnwrittenGuardHoldsFromTwentyUsers(t *testing.T) {
 	t.Parallel()
 	for users, want := range map[int]int{19: 19, 20: 5, 24: 6} {

@@ -43,8 +43,12 @@ func (d *Directory) SignIn(ctx context.Context, in SignIn) (*Signed, error) {
 		if errors.Is(err, errStateSwapped) {
 			continue
 		}
-		if refusal(err) {
+		switch {
+		case refusal(err):
+			d.Stats.Refused.Add(1)
 			d.noteRefusal(ctx, in, err)
+		case err != nil:
+			d.Stats.Failed.Add(1)
 		}
 		return out, err
 	}
@@ -137,7 +141,6 @@ func (s *oneSync) unchanged(ctx context.Context) (bool, *Signed, error) {
 	if rec.Fingerprint != fingerprint(s.want, s.st.policy, rec.Epoch) {
 		return false, nil, nil
 	}
-	s.d.Stats.Syncs.Add(1)
 	s.d.Stats.Unchanged.Add(1)
 	return true, &Signed{User: User{ID: rec.User}}, nil
 }
@@ -326,21 +329,6 @@ func (s *oneSync) event(e Event) { s.events = append(s.events, s.about(e)) }
 func (s *oneSync) about(e Event) Event {
 	e.At, e.User, e.Name, e.Source, e.Request = s.at, s.out.User.ID, s.out.User.Name, s.id.Source, s.in.Request
 	return e
-}
-
-func (s *oneSync) count() {
-	st := &s.d.Stats
-	st.Syncs.Add(1)
-	c := s.out.Change
-	if c == nil || c.Empty() {
-		st.Unchanged.Add(1)
-	}
-	if c != nil {
-		st.Added.Add(int64(len(c.Added)))
-		st.Removed.Add(int64(len(c.Removed)))
-		st.Skipped.Add(int64(len(c.Skipped)))
-		st.Held.Add(int64(len(c.Held)))
-	}
 }
 
 // noteRefusal writes the refusal down. The login's own transaction is gone;

@@ -14,6 +14,7 @@ import (
 	"github.com/groupgate/groupgate/groups"
 )
 
+// GS-25: every grant with who, what, from where and when.
 func TestFirstLoginMakesEverythingAtOnce(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, func(s *groups.Settings) { s.Targets = []string{"wiki", "hook"} })
@@ -68,6 +69,7 @@ func TestViewEndsWithTheLogin(t *testing.T) {
 	h.wantErr(err, groups.ErrNotFound)
 }
 
+// GS-10: a statement that comes twice changes nothing, nor the trail.
 func TestSameSyncTwiceWritesNothing(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -112,6 +114,7 @@ func TestLoginAgainChangesOnlyTheSession(t *testing.T) {
 	}
 }
 
+// GS-09: the last issued statement holds, not the last that came.
 func TestOlderStatementNeverWins(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -240,6 +243,7 @@ func TestOnlyLinkedSourcesJoin(t *testing.T) {
 	}
 }
 
+// OI-30: a person is the subject, whatever they are called now.
 func TestKnownIdentityIsRenamed(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -333,6 +337,7 @@ func TestRequireRefuses(t *testing.T) {
 	h.wantErr(err, claims.ErrDenied) // a source that is not configured
 }
 
+// GS-02: when_absent: deny.
 func TestAbsentClaimRefusesWhereItMustBe(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, func(s *groups.Settings) { s.Sources[0].Groups.WhenAbsent = claims.Deny })
@@ -351,7 +356,8 @@ func TestAbsentClaimRefusesWhereItMustBe(t *testing.T) {
 	h.want(alice, "eng:s")
 }
 
-// TestAbsentClaimIsAudited: keep grants nothing, removes nothing and shows.
+// TestAbsentClaimIsAudited: keep grants nothing, removes nothing and shows
+// (GS-01, GS-02, GS-03).
 func TestAbsentClaimIsAudited(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -414,6 +420,7 @@ func TestRefreshOfAnUnknownIdentity(t *testing.T) {
 	}
 }
 
+// GS-10: an answer that may be used once is.
 func TestReplayIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

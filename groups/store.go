@@ -17,6 +17,9 @@ type Reader interface {
 	Session(ctx context.Context, hash [32]byte) (*Session, error)
 	// Sessions lists a user's sessions, newest first.
 	Sessions(ctx context.Context, user UserID) ([]Session, error)
+	// CountSessions counts the sessions whose login expires after now and that
+	// were last used after used.
+	CountSessions(ctx context.Context, now, used time.Time) (int, error)
 	// LoginByID finds a login.
 	LoginByID(ctx context.Context, id string) (*Login, error)
 

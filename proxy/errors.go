@@ -23,6 +23,8 @@ var (
 	errMethod          = errors.New("method not allowed")
 	errQuery           = errors.New("the query is malformed, or says something twice")
 	errSource          = errors.New("no such source")
+	errBody            = errors.New("the body is too large")
+	errLogout          = errors.New("not a logout request that counts")
 	errOrigin          = errors.New("the socket was opened by another site's page")
 	errUpstreamDown    = errors.New("the upstream cannot be reached")
 	errUpstreamSlow    = errors.New("the upstream did not answer in time")
@@ -30,14 +32,14 @@ var (
 	errRouteUnknown    = errors.New("routes ask for groups and the route is unknown: the peer is not in trusted_proxies, or sent no X-Forwarded-Uri")
 )
 
-// answer is what a client may know about an error.
+// answer is what a client may know about an error. What a person is told about
+// its code stands in page/text, in every language.
 type answer struct {
 	status int
 	code   string // for scripts
-	title  string
-	text   string
-	again  bool // offer to start the login again
-	retry  int  // seconds, for Retry-After
+	again  bool   // offer to start the login again
+	reload bool   // offer to ask for a page of the upstream again
+	retry  int    // seconds, for Retry-After
 	level  int8
 }
 
@@ -53,31 +55,33 @@ var answers = []struct {
 	err error
 	answer
 }{
-	{errUnauthenticated, answer{status: 401, code: "unauthenticated", title: "Sign in first", text: "This page is for people who have signed in.", again: true}},
-	{errNoGroup, answer{status: 403, code: "forbidden", title: "Not for you, so far", text: "You have signed in, but this page is for members of other groups.", level: quiet}},
-	{errRouteUnknown, answer{status: 403, code: "route_unknown", title: "Not allowed", text: "The proxy in front could not be trusted to say which page this is. An administrator finds the reason in the log.", level: alarm}},
-	{errOrigin, answer{status: 403, code: "cross_origin", title: "Not allowed", text: "Another site's page tried to open a connection here.", level: info}},
-	{errNotFound, answer{status: 404, code: "not_found", title: "No such page", text: "There is nothing at this address."}},
-	{errHost, answer{status: 421, code: "misdirected", title: "Wrong address", text: "This server does not serve the host that the request names.", level: info}},
-	{errMethod, answer{status: 405, code: "method_not_allowed", title: "Not allowed", text: "This address does not take requests of this kind."}},
-	{errPath, answer{status: 400, code: "bad_path", title: "Unclear address", text: "The address can be read in more than one way, so it was not passed on."}},
-	{errQuery, answer{status: 400, code: "bad_request", title: "Unclear request", text: "The request could not be read, or says one thing twice.", level: info}},
-	{errSource, answer{status: 404, code: "unknown_source", title: "No such way to sign in", text: "The address names a way to sign in that does not exist here.", again: true}},
-	{errNoFlow, answer{status: 400, code: "no_login", title: "This sign-in is over", text: "It took too long, was used already, or was begun in another browser.", again: true, level: info}},
-	{groups.ErrReplayed, answer{status: 400, code: "replayed", title: "This sign-in is over", text: "It was used already.", again: true, level: info}},
-	{groups.ErrNameTaken, answer{status: 403, code: "name_taken", title: "That name is somebody else's", text: "The user name you signed in with belongs to another account here. An administrator can sort that out.", level: info}},
-	{groups.ErrClaimMissing, answer{status: 403, code: "claim_missing", title: "Your groups are not known", text: "The place you signed in at did not say which groups you are in, and that is needed here.", level: info}},
-	{claims.ErrDenied, answer{status: 403, code: "denied", title: "You cannot sign in here", text: "Your account was recognised, but it may not be used here.", again: true, level: info}},
-	{claims.ErrProtocol, answer{status: 400, code: "bad_answer", title: "The sign-in did not work", text: "The answer of the place you signed in at could not be accepted.", again: true, level: info}},
-	{claims.ErrUnavailable, answer{status: 503, code: "source_unavailable", title: "Sign-in is not possible right now", text: "The place you sign in at cannot be reached. Please try again in a moment.", again: true, retry: 10, level: alarm}},
-	{groups.ErrUnavailable, answer{status: 503, code: "store_unavailable", title: "Out of order for a moment", text: "You are still signed in. Please try again in a moment.", retry: 5, level: alarm}},
-	{errStarting, answer{status: 503, code: "starting", title: "Starting", text: "Please try again in a moment.", retry: 1}},
-	{errOverflow, answer{status: 502, code: "groups_overflow", title: "Too many groups", text: "You are in more groups than this application can be told about. An administrator can change that.", level: alarm}},
-	{errUpstreamSlow, answer{status: 504, code: "upstream_timeout", title: "The application is too slow", text: "It did not answer in time.", level: alarm}},
-	{errUpstreamDown, answer{status: 502, code: "upstream_unreachable", title: "The application does not answer", text: "It may be starting, or out of order.", level: alarm}},
+	{errUnauthenticated, answer{status: 401, code: "unauthenticated", again: true}},
+	{errNoGroup, answer{status: 403, code: "forbidden", level: quiet}},
+	{errRouteUnknown, answer{status: 403, code: "route_unknown", level: alarm}},
+	{errOrigin, answer{status: 403, code: "cross_origin", level: info}},
+	{errNotFound, answer{status: 404, code: "not_found"}},
+	{errHost, answer{status: 421, code: "misdirected", level: info}},
+	{errMethod, answer{status: 405, code: "method_not_allowed"}},
+	{errPath, answer{status: 400, code: "bad_path"}},
+	{errQuery, answer{status: 400, code: "bad_request", level: info}},
+	{errSource, answer{status: 404, code: "unknown_source", again: true}},
+	{errBody, answer{status: 413, code: "too_large", level: info}},
+	{errLogout, answer{status: 400, code: "invalid_request", level: info}}, // the word of RFC 6749 section 5.2
+	{errNoFlow, answer{status: 400, code: "no_login", again: true, level: info}},
+	{groups.ErrReplayed, answer{status: 400, code: "replayed", again: true, level: info}},
+	{groups.ErrNameTaken, answer{status: 403, code: "name_taken", level: info}},
+	{groups.ErrClaimMissing, answer{status: 403, code: "claim_missing", level: info}},
+	{claims.ErrDenied, answer{status: 403, code: "denied", again: true, level: info}},
+	{claims.ErrProtocol, answer{status: 400, code: "bad_answer", again: true, level: info}},
+	{claims.ErrUnavailable, answer{status: 503, code: "source_unavailable", again: true, retry: 10, level: alarm}},
+	{groups.ErrUnavailable, answer{status: 503, code: "store_unavailable", reload: true, retry: 5, level: alarm}},
+	{errStarting, answer{status: 503, code: "starting", reload: true, retry: 1}},
+	{errOverflow, answer{status: 502, code: "groups_overflow", level: alarm}},
+	{errUpstreamSlow, answer{status: 504, code: "upstream_timeout", reload: true, level: alarm}},
+	{errUpstreamDown, answer{status: 502, code: "upstream_unreachable", reload: true, level: alarm}},
 }
 
-var unknown = answer{status: 500, code: "internal", title: "Something went wrong", text: "This is our fault, not yours.", level: alarm}
+var unknown = answer{status: 500, code: "internal", reload: true, level: alarm}
 
 func answerFor(err error) answer {
 	for _, a := range answers {
@@ -91,12 +95,7 @@ func answerFor(err error) answer {
 // fail answers an error: with a page for people, with JSON for scripts. The
 // client gets fixed words and the request's id, never the error's text.
 func (p *Proxy) fail(x *exchange, r *http.Request, err error) {
-	a := answerFor(err)
-	x.err = err
-	p.logFault(x, a, err)
-	if errors.Is(err, errOverflow) {
-		p.noteOverflow(x, r, err)
-	}
+	a := p.fault(x, err)
 	navigation := navigates(r)
 	if a.status == http.StatusUnauthorized && navigation {
 		p.toLogin(x, r)
@@ -105,7 +104,11 @@ func (p *Proxy) fail(x *exchange, r *http.Request, err error) {
 	p.writeAnswer(x, r, a, navigation)
 }
 
-func (p *Proxy) logFault(x *exchange, a answer, err error) {
+// fault writes an error down, in the log and in the audit trail, and says how
+// to answer it.
+func (p *Proxy) fault(x *exchange, err error) answer {
+	a := answerFor(err)
+	x.err = err
 	fields := []zap.Field{zap.String("request_id", x.id), zap.String("code", a.code), zap.Error(err)}
 	switch a.level {
 	case info:
@@ -113,13 +116,30 @@ func (p *Proxy) logFault(x *exchange, a answer, err error) {
 	case alarm:
 		p.log.Error("not served", fields...)
 	}
+	p.noteFault(x, a, err)
+	return a
 }
 
-func (p *Proxy) noteOverflow(x *exchange, r *http.Request, err error) {
-	v := x.member.view
-	p.dir.Note(r.Context(), groups.Event{
-		Kind: groups.EventOverflow, User: v.User.ID, Name: v.User.Name, Source: v.Login.Source, Request: x.id, Reason: err.Error(),
-	})
+// noteFault makes the id that the client is shown one that the audit trail
+// knows. That somebody has not signed in yet, or that we are not configured
+// yet, is no refusal.
+func (p *Proxy) noteFault(x *exchange, a answer, err error) {
+	if x.noted || a.status == http.StatusUnauthorized || a.code == "starting" {
+		return
+	}
+	x.noted = true
+	e := groups.Event{Kind: groups.EventRefused, Source: x.source, Request: x.id, Reason: a.code}
+	if a.status >= http.StatusInternalServerError {
+		e.Kind = groups.EventNotServed
+	}
+	if a.code == "groups_overflow" {
+		e.Kind, e.Reason = groups.EventOverflow, err.Error() // it says how many bytes there are
+	}
+	if x.member != nil {
+		v := x.member.view
+		e.User, e.Name, e.Source = v.User.ID, v.User.Name, v.Login.Source
+	}
+	p.dir.NoteSoon(e)
 }
 
 func (p *Proxy) writeAnswer(x *exchange, r *http.Request, a answer, asPage bool) {
@@ -131,14 +151,20 @@ func (p *Proxy) writeAnswer(x *exchange, r *http.Request, a answer, asPage bool)
 		x.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
 	if !asPage {
-		body := map[string]any{"error": a.code, "message": a.text, "request_id": x.id}
+		body := map[string]any{"error": a.code, "message": page.Message(a.code), "request_id": x.id}
+		if a.code == "invalid_request" {
+			// What OAuth calls it, for the provider's log (OpenID Connect
+			// Back-Channel Logout 1.0 section 2.8).
+			body["error_description"] = body["message"]
+		}
 		if a.status == http.StatusUnauthorized && x.site != nil {
 			body["sign_in"] = x.site.public + x.site.prefix + "/sign_in"
 		}
 		writeJSON(x, a.status, body)
 		return
 	}
-	data := page.Error{Status: a.status, Title: a.title, Text: a.text, RequestID: x.id}
+	data := page.Error{Code: a.code, Status: a.status, RequestID: x.id}
+	data.Reload = a.reload && (x.site == nil || x.decision.route != nil)
 	if x.site != nil {
 		data.SignOut = x.site.prefix + "/sign_out"
 		if a.again {
@@ -153,10 +179,22 @@ func (p *Proxy) writeAnswer(x *exchange, r *http.Request, a answer, asPage bool)
 			data.Wanted = x.decision.wants(v.Groups)
 		}
 	}
+	p.writePage(x, r, a.status, data)
+}
+
+// writePage writes a page in the language that the browser asks for.
+func (p *Proxy) writePage(x *exchange, r *http.Request, status int, d page.Data) {
+	l := page.In(r.Header.Get("Accept-Language"))
+	body, err := l.Render(d)
+	if err != nil {
+		p.log.Error("page not written", zap.String("request_id", x.id), zap.Error(err))
+	}
+	ownHeaders(x.Header())
 	x.Header().Set("Content-Type", "text/html; charset=utf-8")
-	x.WriteHeader(a.status)
+	x.Header().Set("Content-Language", l.Tag)
+	x.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_ = page.WriteError(x, data) // the client may be gone
+		_, _ = x.Write(body) // the client may be gone
 	}
 }
 
@@ -167,7 +205,7 @@ func ownHeaders(h http.Header) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
-	h.Set("Vary", "Accept, Sec-Fetch-Mode")
+	h.Set("Vary", "Accept, Accept-Language, Sec-Fetch-Mode")
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

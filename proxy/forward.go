@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -9,7 +8,6 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
-	"time"
 )
 
 // forward is step 5 and the only way to an upstream. What is stripped and set
@@ -28,9 +26,9 @@ func (p *Proxy) forward(x *exchange, r *http.Request) {
 				p.fail(x, r, errOrigin)
 				return
 			}
-			ctx, end := context.WithCancel(r.Context())
-			defer p.live.add(x, end)()
-			r = r.WithContext(ctx)
+			var done func()
+			r, done = p.handshake(x, r)
+			defer done()
 		}
 	}
 	if len(r.Trailer) > 0 {
@@ -66,6 +64,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		}
 	}
 	x.trailers(in, out)
+	x.traceUpstream(in, h)
 }
 
 var schemeLines = map[string][]string{"http": {"http"}, "https": {"https"}}
@@ -132,13 +131,12 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 
 // answer sees the upstream's answer before the client does.
 func (x *exchange) answer(res *http.Response) error {
+	x.answered(res.StatusCode)
 	x.cleanAnswer(res.Header)
-	if x.member != nil && strings.HasPrefix(strings.ToLower(res.Header.Get("Content-Type")), "text/event-stream") {
-		// The stream ends with its session, as a socket does.
-		body := res.Body
-		done := x.p.live.add(x, func() { body.Close() })
-		res.Body = &closeHook{ReadCloser: body, hook: done}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return x.tunnel(res)
 	}
+	x.follow(res)
 	return nil
 }
 
@@ -152,21 +150,13 @@ func (x *exchange) cleanAnswer(h http.Header) {
 	}
 }
 
-type closeHook struct {
-	io.ReadCloser
-	hook func()
-	once sync.Once
-}
-
-func (c *closeHook) Close() error {
-	c.once.Do(c.hook)
-	return c.ReadCloser.Close()
-}
-
 // failed turns a fault on the way to the upstream into an answer.
 func (x *exchange) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	var timeout net.Error
+	ended := whyEnded(r.Context())
 	switch {
+	case ended != nil:
+		x.p.fail(x, r, ended)
 	case r.Context().Err() != nil:
 		x.err = err
 		x.WriteHeader(statusClientGone) // without it net/http would say 200
@@ -179,90 +169,6 @@ func (x *exchange) failed(_ http.ResponseWriter, r *http.Request, err error) {
 
 // statusClientGone is what the log says when the client went away first.
 const statusClientGone = 499
-
-func isWebSocket(r *http.Request) bool {
-	up := r.Header["Upgrade"]
-	return len(up) == 1 && strings.EqualFold(up[0], "websocket") && r.Method == http.MethodGet && r.ProtoMajor == 1
-}
-
-// sameOrigin refuses another site's page the use of our cookie on a socket:
-// browsers send cookies with cross-origin WebSockets and always say Origin.
-func (x *exchange) sameOrigin(r *http.Request) bool {
-	origin := r.Header["Origin"]
-	switch len(origin) {
-	case 0:
-		return true
-	case 1:
-		if origin[0] == x.host.origin {
-			return true
-		}
-		_, name, _ := strings.Cut(origin[0], "://")
-		return name != "" && isLoopback(name) && name == r.Host
-	default:
-		return false
-	}
-}
-
-// live holds the sockets and streams that outlast their request's checks.
-type live struct {
-	mu    sync.Mutex
-	conns map[*liveConn]struct{}
-}
-
-type liveConn struct {
-	hash     [32]byte
-	user     bool
-	decision decision
-	end      func()
-}
-
-// add registers a connection until the returned function is called. end must
-// close it, and may be called more than once and from elsewhere.
-func (l *live) add(x *exchange, end func()) (done func()) {
-	c := &liveConn{decision: x.decision, end: end}
-	if x.member != nil {
-		c.hash, c.user = x.member.hash, true
-	}
-	l.mu.Lock()
-	l.conns[c] = struct{}{}
-	l.mu.Unlock()
-	return func() {
-		end()
-		l.mu.Lock()
-		delete(l.conns, c)
-		l.mu.Unlock()
-	}
-}
-
-// recheck closes what its session may not hold open any more. An open
-// connection keeps its session from becoming idle.
-func (p *Proxy) recheck(ctx context.Context) {
-	p.live.mu.Lock()
-	conns := make([]*liveConn, 0, len(p.live.conns))
-	for c := range p.live.conns {
-		conns = append(conns, c)
-	}
-	p.live.mu.Unlock()
-	s := p.site.Load()
-	var checks sync.WaitGroup
-	for _, c := range conns {
-		if !c.user {
-			continue
-		}
-		// Side by side: a source that hangs may hold each of them up for as
-		// long as a renewal takes, but not one after the other.
-		checks.Go(func() {
-			m, err := p.lookUp(ctx, s, c.hash)
-			if err != nil || m == nil || !c.decision.admits(m.view.Groups) {
-				c.end()
-			}
-		})
-	}
-	checks.Wait()
-}
-
-// recheckEvery keeps well within the 30 s of contract section 5.
-const recheckEvery = 5 * time.Second
 
 // bufferPool serves the copies of all bodies: without it each request would
 // allocate 32 KiB.

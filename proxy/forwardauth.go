@@ -19,13 +19,7 @@ func (p *Proxy) forwardAuth(x *exchange, r *http.Request, toLogin bool) {
 		redirect(x, http.StatusFound, p.loginAddress(x, r, askedPath(x, r)))
 	default:
 		// nginx and Envoy take a status for an answer, not a page.
-		x.err = err
-		a := answerFor(err)
-		p.logFault(x, a, err)
-		if x.member != nil && x.member.head.err != nil && err == x.member.head.err {
-			p.noteOverflow(x, r, err)
-		}
-		p.writeAnswer(x, r, a, toLogin && p.asksForPage(x, r))
+		p.writeAnswer(x, r, p.fault(x, err), toLogin && p.asksForPage(x, r))
 	}
 }
 

@@ -1,13 +1,11 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,25 +15,10 @@ import (
 	"github.com/groupgate/groupgate/proxy/page"
 )
 
-// LoginCounts counts logins by outcome.
-type LoginCounts struct{ OK, Refused, Failed, Unavailable atomic.Int64 }
-
-func (c *LoginCounts) add(err error) {
-	switch a := answerFor(err); {
-	case err == nil:
-		c.OK.Add(1)
-	case a.status == http.StatusForbidden:
-		c.Refused.Add(1)
-	case a.status == http.StatusServiceUnavailable:
-		c.Unavailable.Add(1)
-	default:
-		c.Failed.Add(1)
-	}
-}
-
 // serveOwn serves our own endpoints, contract section 4. What is not one of
 // them is 404 and never forwarded.
 func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
+	x.limitBody(r)
 	name, rest, _ := strings.Cut(strings.TrimPrefix(endpoint, "/"), "/")
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
@@ -57,20 +40,37 @@ func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
 		"/sign_in": p.signIn, "/start": p.start, "/handover": p.handover,
 		"/userinfo": p.userinfo, "/sign_out": p.signOut,
 	}[endpoint]
-	if name == "callback" && rest != "" && !strings.Contains(rest, "/") {
-		serve = func(x *exchange, r *http.Request) error { return p.callback(x, r, rest) }
+	allowed, methods := read || endpoint == "/sign_out" && r.Method == http.MethodPost, "GET, HEAD"
+	if of := p.ofSource(name); of != nil && rest != "" && !strings.Contains(rest, "/") {
+		serve = func(x *exchange, r *http.Request) error { return of(x, r, rest) }
+		if name == "backchannel" {
+			allowed, methods = r.Method == http.MethodPost, "POST"
+		}
 	}
 	switch {
 	case serve == nil:
 		p.fail(x, r, errNotFound)
-	case !read && !(endpoint == "/sign_out" && r.Method == http.MethodPost):
-		x.Header().Set("Allow", "GET, HEAD")
+	case !allowed:
+		x.Header().Set("Allow", methods)
 		p.fail(x, r, errMethod)
 	default:
 		if err := serve(x, r); err != nil {
 			p.fail(x, r, err)
 		}
 	}
+}
+
+// ofSource answers what serves PREFIX/NAME/SOURCE, nil when nothing does.
+func (p *Proxy) ofSource(name string) func(x *exchange, r *http.Request, source string) error {
+	switch name {
+	case "callback":
+		return p.callback
+	case "backchannel":
+		return p.backchannel
+	case "frontchannel":
+		return p.frontchannel
+	}
+	return nil
 }
 
 // query reads the parameters of one of our own endpoints. One that stands
@@ -137,10 +137,8 @@ func (p *Proxy) signIn(x *exchange, r *http.Request) error {
 		}
 		data.Sources = append(data.Sources, page.Source{Label: e.Label, URL: s.prefix + "/start?" + link.Encode()})
 	}
-	ownHeaders(x.Header())
-	x.Header().Set("Content-Type", "text/html; charset=utf-8")
-	x.WriteHeader(http.StatusOK)
-	return page.WriteSignIn(x, data)
+	p.writePage(x, r, http.StatusOK, data)
+	return nil
 }
 
 // start begins a login.
@@ -185,12 +183,16 @@ func (p *Proxy) start(x *exchange, r *http.Request) error {
 	if src == nil {
 		return fmt.Errorf("start: %w", errSource)
 	}
+	x.source = f.Source
 	state := s.sealFlow(f)
 	ownHeaders(x.Header())
 	s.bindFlow(x, r, f)
-	if err := src.Challenge(x, r, s.claimsFlow(f, 0, state)); err != nil {
+	_, end := s.step(r.Context(), "source challenge", f.Source)
+	err = src.Challenge(x, r, s.claimsFlow(f, 0, state))
+	end(err)
+	if err != nil {
 		x.Header().Del("Set-Cookie")
-		p.Stats.Logins.add(err)
+		s.logins[f.Source].add(err)
 		return err
 	}
 	return nil
@@ -203,6 +205,7 @@ func (p *Proxy) callback(x *exchange, r *http.Request, source string) error {
 	if src == nil {
 		return fmt.Errorf("callback: %w", errSource)
 	}
+	x.source = source
 	q, err := query(r)
 	if err != nil {
 		return err
@@ -210,14 +213,14 @@ func (p *Proxy) callback(x *exchange, r *http.Request, source string) error {
 	state := q.Get("state")
 	f, key, ok := s.openFlow(state, p.now())
 	if !ok || f.Source != source || !s.bound(r, f.ID) || !p.used.first(f.ID, p.now()) {
-		p.Stats.Logins.add(errNoFlow)
+		s.logins[source].add(errNoFlow)
 		return fmt.Errorf("%s: %w", source, errNoFlow)
 	}
 	s.dropLoginCookie(x, s.loginCookie(f.ID))
 	login, err := p.authenticate(x, r, src, f, key, state)
-	p.Stats.Logins.add(err)
+	s.logins[source].add(err)
+	p.Stats.LoginTook.Observe(p.now().Sub(x.began))
 	if err != nil {
-		p.noteFailure(r, x, source, err)
 		return err
 	}
 	portal, path := s.returnAddress(f.Return)
@@ -232,8 +235,11 @@ func (p *Proxy) callback(x *exchange, r *http.Request, source string) error {
 // authenticate makes the source's answer a session, under a new cookie.
 func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f flow, key int, state string) (login string, err error) {
 	s := x.site
+	_, end := s.step(r.Context(), "source authenticate", src.Name())
 	id, grant, err := src.Authenticate(r, s.claimsFlow(f, key, state))
+	end(err)
 	if err != nil {
+		p.noteFailure(x, r, err)
 		return "", err
 	}
 	now := p.now()
@@ -249,12 +255,15 @@ func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f 
 		return "", err
 	}
 	value, hash := newSessionID()
+	_, end = s.step(r.Context(), "sync", id.Source)
 	_, err = p.dir.SignIn(r.Context(), groups.SignIn{
 		Identity: id, Login: l, Session: &groups.Session{Hash: hash, Used: now},
 		OnceKind: "login", OnceID: f.ID, OnceUntil: time.Unix(f.Began, 0).Add(loginLife + time.Minute),
 		Request: x.id,
 	})
+	end(err)
 	if err != nil {
+		x.noted = groups.Refused(err)
 		return "", err
 	}
 	if old != nil {
@@ -267,14 +276,11 @@ func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f 
 	return l.ID, nil
 }
 
-// noteFailure writes down what SignIn did not: an answer of a source that
-// never became a statement.
-func (p *Proxy) noteFailure(r *http.Request, x *exchange, source string, err error) {
-	if errors.Is(err, groups.ErrNameTaken) || errors.Is(err, groups.ErrClaimMissing) || errors.Is(err, groups.ErrReplayed) ||
-		errors.Is(err, groups.ErrUnavailable) {
-		return // SignIn did, or nothing can be written
-	}
-	p.dir.Note(r.Context(), groups.Event{Kind: groups.EventRefused, Source: source, Request: x.id, Reason: err.Error()})
+// noteFailure writes down what SignIn cannot: an answer of a source that never
+// became a statement, with its own reason and before the person is told.
+func (p *Proxy) noteFailure(x *exchange, r *http.Request, err error) {
+	p.dir.Note(r.Context(), groups.Event{Kind: groups.EventRefused, Source: x.source, Request: x.id, Reason: err.Error()})
+	x.noted = true
 }
 
 // usedFlows remembers which logins were answered, so that a second answer

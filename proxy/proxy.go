@@ -38,6 +38,7 @@ type Proxy struct {
 	sessions  *sessions
 	upstreams *upstreams
 	used      usedFlows
+	logins    loginStats
 	live      live
 	buffers   *bufferPool
 	exchanges sync.Pool
@@ -47,17 +48,6 @@ type Proxy struct {
 
 	Stats Stats
 }
-
-// Stats counts what the proxy did. Read it with Load.
-type Stats struct {
-	Requests [6]atomic.Int64 // by class of status: 1xx at 1 ... 5xx at 5
-	Took     [len(TookBounds) + 1]atomic.Int64
-	TookSum  atomic.Int64 // nanoseconds
-	Logins   LoginCounts
-}
-
-// TookBounds are the upper bounds of Stats.Took, in seconds.
-var TookBounds = [...]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 // New makes a proxy that serves nothing until Configure was called.
 func New(o Options) *Proxy {
@@ -77,6 +67,7 @@ func New(o Options) *Proxy {
 	var b [5]byte
 	rand.Read(b[:])
 	p.idPrefix = strings.ToLower(base32.StdEncoding.EncodeToString(b[:])) + "-"
+	p.Stats.setUp()
 	p.sessions = newSessions(p.dir, p.now)
 	errorLog := zap.NewStdLog(zap.New(debugCore{p.log.Core()}))
 	p.exchanges.New = func() any {
@@ -116,6 +107,9 @@ func (p *Proxy) Prepare(set Settings) (swap func(), err error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	return func() {
+		for _, e := range set.Sources {
+			s.logins[e.Source.Name()] = p.logins.of(e)
+		}
 		p.site.Store(s)
 		p.sessions.clear() // header lines were rendered by the old settings
 	}, nil
@@ -126,7 +120,7 @@ func (p *Proxy) Prepare(set Settings) (swap func(), err error) {
 // when the context ends, with everything noted.
 func (p *Proxy) Run(ctx context.Context) {
 	recheck, tidy := time.NewTicker(recheckEvery), time.NewTicker(30*time.Second)
-	sweep := time.NewTicker(10 * time.Minute)
+	sweep, looked := time.NewTicker(10*time.Minute), time.Time{}
 	defer recheck.Stop()
 	defer tidy.Stop()
 	defer sweep.Stop()
@@ -136,8 +130,17 @@ func (p *Proxy) Run(ctx context.Context) {
 			p.sessions.tidy(0)
 			p.upstreams.closeIdle()
 			return
-		case <-recheck.C:
+		case <-p.sessions.noticed:
+			if wait := recheckPause - time.Since(looked); wait > 0 {
+				recheck.Reset(wait)
+				continue
+			}
 			p.recheck(ctx)
+			looked = time.Now()
+		case <-recheck.C:
+			recheck.Reset(recheckEvery)
+			p.recheck(ctx)
+			looked = time.Now()
 		case <-tidy.C:
 			p.sessions.tidy(10 * time.Minute)
 			p.used.sweep(p.now())
@@ -176,13 +179,20 @@ type exchange struct {
 	decision  decision
 	member    *member
 	assertion []string
+	live      *liveConn // of a socket
 
 	began, upstreamBegan time.Time
 	upstreamTook         time.Duration
+	upstreamStatus       int // 0: it has not answered
 	id                   string
 	status               int
 	bytes                int64
 	err                  error
+	source               string // of the login under way, for the audit trail
+	noted                bool   // the audit trail knows of this request's fault
+	last                 bool   // of its connection, see lastRequest
+	limited              bool   // see limitBody
+	traced
 }
 
 // Unwrap lets http.ResponseController reach flushing and hijacking.
@@ -191,6 +201,12 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		x.status = status
+		if x.proxy.Transport == nil || x.err != nil {
+			x.limitAnswer()
+		}
+		if x.last {
+			x.Header().Set("Connection", "close")
+		}
 	}
 	if status < 200 && x.site != nil {
 		x.cleanAnswer(x.Header()) // early hints do not pass by ModifyResponse
@@ -211,10 +227,15 @@ func (x *exchange) Write(b []byte) (int, error) {
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := p.exchanges.Get().(*exchange)
 	x.ResponseWriter, x.site, x.began = w, p.site.Load(), p.now()
+	x.last = lastRequest(r)
 	x.id = p.idPrefix + strconv.FormatUint(p.idNext.Add(1), 36)
 	defer func() {
 		// ReverseProxy panics to abort an answer it has begun.
 		fault := recover()
+		x.broke = fault != nil
+		if r.ProtoMajor == 1 {
+			x.limitBody(r)
+		}
 		p.finish(x, r)
 		x.reset()
 		p.exchanges.Put(x)
@@ -228,7 +249,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (x *exchange) reset() {
 	x.ResponseWriter, x.site, x.host, x.decision, x.member, x.assertion = nil, nil, nil, decision{}, nil, nil
 	x.peer, x.upstreamTook, x.id, x.status, x.bytes, x.err = peer{}, 0, "", 0, 0, nil
-	x.proxy.Transport = nil
+	x.proxy.Transport, x.live = nil, nil
+	x.source, x.noted = "", false
+	x.upstreamBegan, x.upstreamStatus, x.traced = time.Time{}, 0, traced{}
+	x.limited = false
 }
 
 // walk is the five steps.
@@ -238,11 +262,16 @@ func (p *Proxy) walk(x *exchange, r *http.Request) {
 		p.fail(x, r, errStarting)
 		return
 	}
+	x.peer = s.peer(r)
+	r = x.beginTrace(r)
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
 		p.fail(x, r, errMethod)
 		return
 	}
-	x.peer = s.peer(r)
+	if r.ProtoMajor == 2 && !clearHTTP2(r) {
+		p.fail(x, r, errQuery)
+		return
+	}
 	path, others, err := readings(r.URL)
 	if err != nil {
 		p.fail(x, r, err)
@@ -250,6 +279,7 @@ func (p *Proxy) walk(x *exchange, r *http.Request) {
 	}
 	// 1: own page?
 	if endpoint, own := s.own(path); own {
+		x.own, x.endpoint = true, endpoint
 		p.serveOwn(x, r, endpoint)
 		return
 	}
@@ -319,40 +349,3 @@ func (x *exchange) admit() error {
 	x.assertion, err = x.site.assertion(x.member, x.decision.origin, x.p.now())
 	return err
 }
-
-// finish writes the request's line and counts it.
-func (p *Proxy) finish(x *exchange, r *http.Request) {
-	took := p.now().Sub(x.began)
-	class := x.status / 100
-	if class < 1 || class > 5 {
-		class = 5
-	}
-	p.Stats.Requests[class].Add(1)
-	i := 0
-	for i < len(TookBounds) && took.Seconds() > TookBounds[i] {
-		i++
-	}
-	p.Stats.Took[i].Add(1)
-	p.Stats.TookSum.Add(int64(took))
-	ce := p.access.Check(zapcore.InfoLevel, "request")
-	if ce == nil {
-		return
-	}
-	fields := make([]zapcore.Field, 0, 12)
-	fields = append(fields,
-		zap.String("request_id", x.id), zap.String("method", r.Method), zap.String("host", r.Host),
-		zap.String("path", r.URL.Path), zap.Int("status", x.status), zap.Float64("ms", millis(took)))
-	if x.upstreamTook > 0 {
-		fields = append(fields, zap.Float64("upstream_ms", millis(x.upstreamTook)))
-	}
-	if x.member != nil {
-		v := x.member.view
-		fields = append(fields, zap.String("user", v.User.Name), zap.String("source", v.Login.Source), zap.Int("groups", len(v.Groups)))
-	}
-	if x.err != nil {
-		fields = append(fields, zap.NamedError("err", x.err))
-	}
-	ce.Write(fields...)
-}
-
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -52,7 +52,7 @@ func (p *Proxy) renewLogin(ctx context.Context, s *site, m *member) error {
 	if err != nil {
 		return err
 	}
-	if p.now().Sub(now.ClaimsAt) <= s.refresh {
+	if !s.stale(p.now().UnixNano(), now.ClaimsAt) {
 		p.sessions.notice(groups.Notice{User: login.User, Login: login.ID})
 		return nil
 	}
@@ -63,7 +63,9 @@ func (p *Proxy) renewLogin(ctx context.Context, s *site, m *member) error {
 	src := s.sources[login.Source].(claims.Refresher)
 	callCtx, cancel := context.WithTimeout(ctx, renewWait)
 	defer cancel()
+	_, end := s.step(ctx, "source refresh", login.Source)
 	id, next, err := src.Refresh(callCtx, grant, login.Subject)
+	end(err)
 	if err != nil && next != nil {
 		// The source answered, and may have replaced the refresh token: losing
 		// the new one would end the session at the next attempt.
@@ -84,7 +86,9 @@ func (p *Proxy) renewLogin(ctx context.Context, s *site, m *member) error {
 	if login.Grant, err = s.sealGrant(&login, next); err != nil {
 		return err
 	}
+	_, end = s.step(ctx, "sync", login.Source)
 	_, err = p.dir.SignIn(ctx, groups.SignIn{Identity: id, Login: &login, Refresh: true})
+	end(err)
 	if err != nil && !errors.Is(err, groups.ErrUnavailable) {
 		return p.endLogin(ctx, login, "the renewed claims are refused: ", err)
 	}

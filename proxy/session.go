@@ -53,10 +53,14 @@ type sessions struct {
 	loading  singleflight.Group
 	renewing singleflight.Group
 	count    atomic.Int64
+
+	// noticed has something in it when there was a notice since Run last
+	// looked at the open sockets.
+	noticed chan struct{}
 }
 
 func newSessions(dir *groups.Directory, now func() time.Time) *sessions {
-	s := &sessions{dir: dir, now: now, byUser: map[groups.UserID]map[[32]byte]struct{}{}}
+	s := &sessions{dir: dir, now: now, byUser: map[groups.UserID]map[[32]byte]struct{}{}, noticed: make(chan struct{}, 1)}
 	dir.Watch(s.notice)
 	return s
 }
@@ -64,6 +68,7 @@ func newSessions(dir *groups.Directory, now func() time.Time) *sessions {
 // notice drops the views that may be out of date.
 func (t *sessions) notice(n groups.Notice) {
 	t.generation.Add(1)
+	defer t.wake()
 	if n.User == 0 && n.Login == "" {
 		t.clear()
 		return
@@ -79,6 +84,14 @@ func (t *sessions) notice(n groups.Notice) {
 	}
 	t.mu.Unlock()
 	t.saveLeaving(gone)
+}
+
+// wake asks Run to look at the open sockets now: it may be theirs that ended.
+func (t *sessions) wake() {
+	select {
+	case t.noticed <- struct{}{}:
+	default:
+	}
 }
 
 // clear drops everything: the configuration or everybody changed.
@@ -199,14 +212,32 @@ func (p *Proxy) lookUp(ctx context.Context, s *site, hash [32]byte) (*member, er
 	if now >= m.expires || now-used > int64(s.idle) {
 		return nil, nil
 	}
-	if now-used > int64(time.Second) {
+	// A clock that was set back must not count what it showed before as use.
+	if now-used > int64(time.Second) || used-now > int64(time.Second) {
 		m.used.Store(now)
 	}
-	if m.grant != nil && now-m.view.Login.ClaimsAt.UnixNano() > int64(s.refresh) && now > m.retry.Load() {
+	if m.grant != nil && s.stale(now, m.view.Login.ClaimsAt) && !waiting(now, m.retry.Load()) {
 		return p.renew(ctx, s, m)
 	}
 	return m, nil
 }
+
+// clockApart is how far the clocks of two replicas may be apart, and one may
+// be set back, before a time that lies ahead is taken for an error of the
+// clock.
+const clockApart = 10 * time.Minute
+
+// stale reports whether claims are old enough to ask the source again. Claims
+// from further ahead than clocks differ are: the clock was set back, and by it
+// they would stay fresh for as long as that was.
+func (s *site) stale(now int64, claimsAt time.Time) bool {
+	age := now - claimsAt.UnixNano()
+	return age > int64(s.refresh) || age < -int64(clockApart)
+}
+
+// waiting reports whether a source is still to be left alone. Nobody is left
+// alone for longer than renewRetry, whatever the clock did.
+func waiting(now, until int64) bool { return now <= until && until-now <= int64(renewRetry) }
 
 // get answers the member in memory, when it was made for these settings.
 func (t *sessions) get(s *site, hash [32]byte) *member {
@@ -257,10 +288,11 @@ const storeWait = 5 * time.Second
 // the store may not know yet how long that was used.
 func (p *Proxy) newMember(s *site, hash [32]byte, view *groups.View, before *member) *member {
 	m := &member{hash: hash, site: s, view: view, head: s.headers.render(view), expires: view.Login.Expires.UnixNano()}
-	m.used.Store(view.Used.UnixNano())
+	used := view.Used.UnixNano()
 	if before != nil {
-		m.used.Store(max(view.Used.UnixNano(), before.used.Load()))
+		used = max(used, before.used.Load())
 	}
+	m.used.Store(min(used, p.now().UnixNano())) // nobody used it in the future
 	if at, ok := p.sessions.retries.Load(view.Login.ID); ok {
 		m.retry.Store(at.(int64))
 	}

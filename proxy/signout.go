@@ -31,7 +31,7 @@ func (p *Proxy) signOut(x *exchange, r *http.Request) error {
 		// 3). The session ended before it was sent there; one that is here now
 		// is a new one, and stays.
 		if plain, err := s.keys.openText(purposeSignOut, sealed); err == nil {
-			return p.signedOut(x, cmp.Or(after, string(plain)))
+			return p.signedOut(x, r, cmp.Or(after, string(plain)))
 		}
 	}
 	m, err := p.find(s, r, x.host.session())
@@ -40,7 +40,7 @@ func (p *Proxy) signOut(x *exchange, r *http.Request) error {
 	}
 	s.dropSession(x)
 	if m == nil {
-		return p.signedOut(x, after)
+		return p.signedOut(x, r, after)
 	}
 	if _, err := p.dir.EndLogins(r.Context(), groups.LoginFilter{ID: m.view.Login.ID}, "", "signed out", x.id); err != nil {
 		x.Header().Del("Set-Cookie")
@@ -50,7 +50,7 @@ func (p *Proxy) signOut(x *exchange, r *http.Request) error {
 		redirect(x, http.StatusSeeOther, at)
 		return nil
 	}
-	return p.signedOut(x, after)
+	return p.signedOut(x, r, after)
 }
 
 func (p *Proxy) sourceSignOut(s *site, m *member, after string) string {
@@ -65,13 +65,11 @@ func (p *Proxy) sourceSignOut(s *site, m *member, after string) string {
 	return src.SignOutURL(grant, s.public+s.prefix+"/sign_out", s.keys.sealText(purposeSignOut, []byte(after)))
 }
 
-func (p *Proxy) signedOut(x *exchange, after string) error {
+func (p *Proxy) signedOut(x *exchange, r *http.Request, after string) error {
 	if after != "" {
 		redirect(x, http.StatusSeeOther, after)
 		return nil
 	}
-	ownHeaders(x.Header())
-	x.Header().Set("Content-Type", "text/html; charset=utf-8")
-	x.WriteHeader(http.StatusOK)
-	return page.WriteSignedOut(x, page.SignedOut{SignIn: x.site.public + x.site.prefix + "/sign_in"})
+	p.writePage(x, r, http.StatusOK, page.SignedOut{SignIn: x.site.public + x.site.prefix + "/sign_in"})
+	return nil
 }

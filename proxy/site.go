@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/groupgate/groupgate/claims"
 )
 
@@ -23,13 +25,15 @@ type Settings struct {
 	Routes         []RouteConfig
 	TrustedProxies []netip.Prefix
 	Sources        []SourceEntry
-	Signer         *Signer // nil without an assertion header
+	Signer         *Signer      // nil without an assertion header
+	Tracer         trace.Tracer // nil: nothing is traced, and a client's trace passes through
 }
 
 // SourceEntry is a source with what the chooser shows of it.
 type SourceEntry struct {
-	Source claims.Source
-	Label  string
+	Source   claims.Source
+	Label    string
+	Protocol string // it is spoken to by, for counting
 }
 
 // site is a compiled Settings: what one request is served by from its first
@@ -47,7 +51,8 @@ type site struct {
 	sites      []*host // the same, public host first
 	trusted    []netip.Prefix
 	sources    map[string]claims.Source
-	byGroups   bool // some route asks for groups
+	logins     map[string]*LoginStats // by source
+	byGroups   bool                   // some route asks for groups
 
 	sessionCookie, loginPrefix string
 	lifetime, idle, refresh    time.Duration
@@ -61,7 +66,7 @@ func compileSite(set Settings, ups *upstreams) (*site, error) {
 	s := &site{
 		set: set, scheme: u.Scheme, secure: u.Scheme == "https", prefix: set.Prefix,
 		publicHost: normalHost(u.Host, u.Scheme), hosts: map[string]*host{},
-		trusted: set.TrustedProxies, sources: map[string]claims.Source{},
+		trusted: set.TrustedProxies, sources: map[string]claims.Source{}, logins: map[string]*LoginStats{},
 		lifetime: set.Session.Lifetime, idle: set.Session.Idle, refresh: set.Session.Refresh,
 		sessionCookie: cookieWord, loginPrefix: cookieWord + "-login-",
 	}

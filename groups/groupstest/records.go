@@ -58,6 +58,20 @@ var sessions = map[string]func(*testing.T, groups.Store){
 		}
 		same(t, "Sessions", got, []string{"new", "old"})
 	},
+	"CountSessions counts what is neither over nor unused": func(t *testing.T, s groups.Store) {
+		ids := addUsers(t, s, "alice", "bob")
+		addLogin(t, s, groups.Login{ID: "over", User: ids[0], Expires: noon}, 1)
+		addLogin(t, s, groups.Login{ID: "runs", User: ids[0], Expires: noon.Add(time.Second)}, 2, 3, 4)
+		addLogin(t, s, groups.Login{ID: "other", User: ids[1], Expires: noon.Add(time.Hour)}, 5)
+		count := func(now, used time.Time) int { return must[int](t)(s.CountSessions(t.Context(), now, used)) }
+		same(t, "before", count(noon.Add(-time.Second), noon.Add(-time.Second)), 5)
+		same(t, "one is over", count(noon, noon.Add(-time.Second)), 4)
+		same(t, "all were used before", count(noon, noon), 0)
+		update(t, s, func(ctx context.Context, tx groups.Tx) error {
+			return tx.TouchSessions(ctx, map[[32]byte]time.Time{hash(2): noon.Add(time.Minute), hash(1): noon.Add(time.Minute)})
+		})
+		same(t, "one was used since", count(noon, noon), 1)
+	},
 	"TouchSessions moves times forward and forgives who is gone": func(t *testing.T, s groups.Store) {
 		id := addUsers(t, s, "alice")[0]
 		addLogin(t, s, groups.Login{ID: "l", User: id}, 1, 2, 3)

@@ -78,6 +78,7 @@ func isDown(t *testing.T, s *sqlstore.Store) {
 	}
 }
 
+// GS-12.
 func TestDatabaseMovedAwayAndBack(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "groupgate.db")
@@ -250,6 +251,7 @@ func TestDatabaseDeletedThenNew(t *testing.T) {
 	}
 }
 
+// GS-12.
 func TestReadOnlyFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "groupgate.db")
@@ -276,6 +278,7 @@ func TestReadOnlyFile(t *testing.T) {
 	mustAdd(t, s, "bob")
 }
 
+// GS-12, GS-24.
 func TestWriteLockHeldByAnother(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "groupgate.db")
@@ -310,6 +313,7 @@ func TestWriteLockHeldByAnother(t *testing.T) {
 	within(t, "a notice for everybody", func() bool { return everybody() > 0 })
 }
 
+// GS-12.
 func TestWriteLockHeldTooLong(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the whole of the lock's limit, 5 s")
@@ -335,7 +339,7 @@ func TestWriteLockHeldTooLong(t *testing.T) {
 }
 
 // A write that SQLite cannot do ends the transaction for good, even when the
-// function goes on as if nothing had happened.
+// function goes on as if nothing had happened. GS-12.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "groupgate.db")

@@ -10,6 +10,7 @@ import (
 	"github.com/groupgate/groupgate/groups/sqlstore"
 )
 
+// GS-12: a schema that is newer, and what is no database of ours.
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -109,7 +110,7 @@ func TestFileIsPrivate(t *testing.T) {
 	}
 }
 
-// Several processes start on a new file at the same moment; each must come up,
+// GS-23: several processes start on a new file at the same moment; each must come up,
 // and the schema must be made once.
 func TestStartTogetherMigratesOnce(t *testing.T) {
 	t.Parallel()

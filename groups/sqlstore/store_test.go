@@ -35,6 +35,7 @@ func TestSQLiteStore(t *testing.T) {
 	})
 }
 
+// GS-24: two processes on one file see each other, and keep its rules.
 func TestSQLiteSharedStore(t *testing.T) {
 	t.Parallel()
 	groupstest.TestSharedStore(t, func(t *testing.T) func(*testing.T) groups.Store {

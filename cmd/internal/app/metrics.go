@@ -1,16 +1,20 @@
 package app
 
 import (
+	"context"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/groupgate/groupgate/proxy"
+	"github.com/groupgate/groupgate/groups"
 )
 
-// metrics is the /metrics handler. No user, group, path or claim is a label.
+// metrics is the /metrics handler. No user, group, path or claim is a label:
+// values are words of ours, statuses, and the names of sources.
 func (s *server) metrics() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{s})
@@ -25,26 +29,32 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	buildInfo    = metric("build_info", "1, with the version.", "version")
-	requests     = metric("requests_total", "Requests of the public listener by class of status.", "class")
-	durations    = metric("request_duration_seconds", "Time from a request's headers to the end of its answer.")
-	logins       = metric("logins_total", "Logins by outcome.", "result")
-	syncs        = metric("sync_total", "Syncs by outcome.", "result")
-	syncChanges  = metric("sync_changes_total", "Memberships by what syncs did to them.", "op")
-	syncUnknown  = metric("sync_incomplete_claims_total", "Syncs with a claim that was absent or unknown.")
-	inMemory     = metric("sessions_in_memory", "Sessions that were used within the last ten minutes.")
-	live         = metric("live_connections", "Open WebSockets and event streams.")
-	dials        = metric("upstream_dials_total", "Connections made to upstreams. It does not grow in a steady state.")
-	sourceReady  = metric("source_ready", "Whether the source can be signed in at.", "source")
-	storeHealthy = metric("store_healthy", "Whether the store answers and is up to date.")
-	reloadOK     = metric("config_last_reload_successful", "Whether the last reading of the configuration was free of faults.")
-	reloadAt     = metric("config_last_reload_success_timestamp_seconds", "When a configuration was last taken in.")
+	buildInfo        = metric("build_info", "1, with the version.", "version")
+	requests         = metric("requests_total", "Requests of the public listener by class of status.", "class")
+	durations        = metric("request_duration_seconds", "Time from a request's header to the end of its answer.")
+	upstreamRequests = metric("upstream_requests_total", "Requests handed on, by the status the upstream answered with; 0: it gave no answer, 499: the client left before it could.", "code")
+	upstreamTook     = metric("upstream_request_duration_seconds", "Time from handing a request on to the header of the upstream's answer.")
+	logins           = metric("logins_total", "Logins by source, its protocol and outcome.", "provider", "protocol", "result")
+	loginTook        = metric("login_duration_seconds", "Time from a source's answer (the callback) to ours, of logins of every outcome. The time a person takes there is not in it.")
+	syncs            = metric("sync_total", "Syncs by outcome.", "result")
+	syncChanges      = metric("sync_changes_total", "Memberships by what syncs did to them.", "op")
+	syncUnknown      = metric("sync_incomplete_claims_total", "Syncs with a claim that was absent or unknown.")
+	syncLag          = metric("sync_lag_seconds", "Time from a source's statement, by its own clock, to the commit of its sync.")
+	sessions         = metric("sessions_active", "Sessions in the store that are neither expired nor idle for too long. At most ten seconds old.")
+	inMemory         = metric("sessions_in_memory", "Sessions that were used within the last ten minutes.")
+	live             = metric("live_connections", "Open WebSockets and event streams.")
+	dials            = metric("upstream_dials_total", "Connections made to upstreams. It does not grow in a steady state.")
+	sourceReady      = metric("source_ready", "Whether the source can be signed in at.", "provider")
+	metadataAge      = metric("idp_metadata_age_seconds", "Time since the source's signing keys were last read. A login that finds them older than an hour has them read again.", "provider")
+	storeHealthy     = metric("store_healthy", "Whether the store answers and is up to date.")
+	reloadOK         = metric("config_last_reload_successful", "Whether the last reading of the configuration was free of faults.")
+	reloadAt         = metric("config_last_reload_success_timestamp_seconds", "When a configuration was last taken in.")
 )
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		buildInfo, requests, durations, logins, syncs, syncChanges, syncUnknown, inMemory, live, dials,
-		sourceReady, storeHealthy, reloadOK, reloadAt,
+		buildInfo, requests, durations, upstreamRequests, upstreamTook, logins, loginTook, syncs, syncChanges, syncUnknown, syncLag,
+		sessions, inMemory, live, dials, sourceReady, metadataAge, storeHealthy, reloadOK, reloadAt,
 	} {
 		ch <- d
 	}
@@ -52,53 +62,87 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.s
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	count := func(d *prometheus.Desc, v int64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
-	}
-	gauge(buildInfo, 1, Version)
-	p := &s.proxy.Stats
-	for class, name := range []string{1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"} {
-		if name != "" {
-			count(requests, p.Requests[class].Load(), name)
-		}
-	}
-	ch <- duration(p)
-	count(logins, p.Logins.OK.Load(), "ok")
-	count(logins, p.Logins.Refused.Load(), "refused")
-	count(logins, p.Logins.Failed.Load(), "failed")
-	count(logins, p.Logins.Unavailable.Load(), "unavailable")
-	d := &s.dir.Stats
-	count(syncs, d.Syncs.Load()-d.Unchanged.Load(), "changed")
-	count(syncs, d.Unchanged.Load(), "unchanged")
-	count(syncChanges, d.Added.Load(), "added")
-	count(syncChanges, d.Removed.Load(), "removed")
-	count(syncChanges, d.Skipped.Load(), "skipped")
-	count(syncChanges, d.Held.Load(), "held")
-	count(syncUnknown, d.Unknown.Load())
-	gauge(inMemory, float64(s.proxy.Sessions()))
-	gauge(live, float64(s.proxy.Live()))
-	count(dials, s.proxy.Dials())
+	out := samples{ch}
+	out.gauge(buildInfo, 1, Version)
+	c.requests(out)
+	c.people(out)
+	out.gauge(inMemory, float64(s.proxy.Sessions()))
+	out.gauge(live, float64(s.proxy.Live()))
+	out.count(dials, s.proxy.Dials())
 	for _, src := range s.sources.status() {
-		gauge(sourceReady, boolean(src.Ready), src.Name)
+		out.gauge(sourceReady, boolean(src.Ready), src.Name)
 	}
-	gauge(storeHealthy, boolean(s.dir.Healthy() == nil))
-	gauge(reloadOK, boolean(s.reloads.ok.Load()))
-	gauge(reloadAt, float64(s.reloads.at.Load()))
+	for name, age := range s.sources.ages(time.Now()) {
+		out.gauge(metadataAge, age.Seconds(), name)
+	}
+	out.gauge(storeHealthy, boolean(s.dir.Healthy() == nil))
+	out.gauge(reloadOK, boolean(s.reloads.ok.Load()))
+	out.gauge(reloadAt, float64(s.reloads.at.Load()))
 }
 
-func duration(p *proxy.Stats) prometheus.Metric {
-	buckets := map[float64]uint64{}
-	var total uint64
-	for i := range p.Took {
-		total += uint64(p.Took[i].Load())
-		if i < len(proxy.TookBounds) {
-			buckets[proxy.TookBounds[i]] = total
+func (c collector) requests(out samples) {
+	p := &c.s.proxy.Stats
+	for class := 1; class < len(p.Requests); class++ {
+		out.count(requests, p.Requests[class].Load(), strconv.Itoa(class)+"xx")
+	}
+	out.histogram(durations, p.Took)
+	for code := range p.Upstream {
+		// Those that never came are left out, but for the one to alert on.
+		if n := p.Upstream[code].Load(); n > 0 || code == 0 {
+			out.count(upstreamRequests, n, strconv.Itoa(code))
 		}
 	}
-	return prometheus.MustNewConstHistogram(durations, total, float64(p.TookSum.Load())/1e9, buckets)
+	out.histogram(upstreamTook, p.UpstreamTook)
+}
+
+// people is what sources said of them and what came of it.
+func (c collector) people(out samples) {
+	for _, l := range c.s.proxy.Logins() {
+		out.count(logins, l.OK.Load(), l.Source, l.Protocol, "ok")
+		out.count(logins, l.Refused.Load(), l.Source, l.Protocol, "refused")
+		out.count(logins, l.Failed.Load(), l.Source, l.Protocol, "failed")
+		out.count(logins, l.Unavailable.Load(), l.Source, l.Protocol, "unavailable")
+	}
+	out.histogram(loginTook, c.s.proxy.Stats.LoginTook)
+	d := &c.s.dir.Stats
+	out.count(syncs, d.Changed.Load(), "changed")
+	out.count(syncs, d.Unchanged.Load(), "unchanged")
+	out.count(syncs, d.Stale.Load(), "stale")
+	out.count(syncs, d.Refused.Load(), "refused")
+	out.count(syncs, d.Failed.Load(), "failed")
+	out.count(syncChanges, d.Added.Load(), "added")
+	out.count(syncChanges, d.Removed.Load(), "removed")
+	out.count(syncChanges, d.Skipped.Load(), "skipped")
+	out.count(syncChanges, d.Held.Load(), "held")
+	out.count(syncUnknown, d.Unknown.Load())
+	out.histogram(syncLag, d.Lag)
+	// A store that cannot count has store_healthy to say so; a stale number
+	// would look like a fresh one.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if n, err := c.s.dir.ActiveSessions(ctx, c.s.cfg.Load().Session.Idle); err == nil {
+		out.gauge(sessions, float64(n))
+	}
+}
+
+// samples is where a scrape's values go.
+type samples struct{ ch chan<- prometheus.Metric }
+
+func (o samples) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	o.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (o samples) count(d *prometheus.Desc, v int64, labels ...string) {
+	o.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func (o samples) histogram(d *prometheus.Desc, h *groups.Histogram) {
+	within, count, sum := h.Read()
+	buckets := make(map[float64]uint64, len(within))
+	for bound, n := range within {
+		buckets[bound.Seconds()] = n
+	}
+	o.ch <- prometheus.MustNewConstHistogram(d, count, sum.Seconds(), buckets)
 }
 
 func boolean(b bool) float64 {

@@ -33,9 +33,6 @@ import (
 // Version is set by the build.
 var Version = "dev"
 
-// grace is how long a stopping process waits for requests that are under way.
-const grace = 25 * time.Second
-
 // server is one running groupgate.
 type server struct {
 	path string
@@ -49,9 +46,11 @@ type server struct {
 	certs   certificates
 	token   atomic.Pointer[[32]byte]
 	sources sources
+	tracing tracing
 
 	configured atomic.Bool // the first Configure is through
 	stopping   atomic.Bool
+	balanced   lastAsked
 	reloadMu   sync.Mutex
 	reloads    reloadState
 }
@@ -74,9 +73,7 @@ func Serve(ctx context.Context, path string, out io.Writer) error {
 	defer logs.close()
 	s := &server{path: path, logs: logs, log: logs.main}
 	s.cfg.Store(cfg)
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	return s.run(ctx)
+	return s.untilStopped(ctx)
 }
 
 // tuneGC trades memory for time where the environment does not say otherwise:
@@ -107,12 +104,15 @@ func (s *server) run(ctx context.Context) error {
 	defer s.store.Close()
 	s.dir = groups.NewDirectory(groups.Options{Store: s.store, Log: s.log, Audit: s.logs.audit})
 	s.proxy = proxy.New(proxy.Options{Directory: s.dir, Log: s.log, Access: s.logs.access})
+	s.tracing.log = s.log
+	defer s.tracing.close()
 	s.sources.start = func(src claims.Starter) { src.Start(ctx) }
 
 	publicServer, err := s.publicServer(cfg)
 	if err != nil {
 		return err
 	}
+	publicServer.Handler = s.retiring(publicServer.Handler)
 	adminServer := s.adminServer()
 	failed := make(chan error, 2)
 	serve := func(srv *http.Server, l net.Listener) {
@@ -120,9 +120,9 @@ func (s *server) run(ctx context.Context) error {
 			failed <- err
 		}
 	}
-	var listener = public
+	listener := net.Listener(newDoor(public, guestsFor(openFiles()), s.log))
 	if publicServer.TLSConfig != nil {
-		listener = tls.NewListener(public, publicServer.TLSConfig)
+		listener = tls.NewListener(listener, publicServer.TLSConfig)
 	}
 	go serve(publicServer, listener)
 	go serve(adminServer, adminListener)
@@ -136,6 +136,7 @@ func (s *server) run(ctx context.Context) error {
 	s.reloads.note(true)
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
+	work.Go(func() { s.dir.Run(background) })
 	work.Go(func() { s.proxy.Run(background) })
 	work.Go(func() { s.watch(background) })
 	defer work.Wait()
@@ -147,21 +148,6 @@ func (s *server) run(ctx context.Context) error {
 		err = nil
 	}
 	return errors.Join(err, s.shutdown(publicServer, adminServer))
-}
-
-// shutdown stops taking requests and lets those under way end.
-func (s *server) shutdown(servers ...*http.Server) error {
-	s.stopping.Store(true) // not ready from now on
-	s.log.Info("stopping")
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	var errs []error
-	for _, srv := range servers {
-		if err := srv.Shutdown(ctx); err != nil {
-			errs = append(errs, err, srv.Close())
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func listen(address string) (net.Listener, error) {
@@ -186,11 +172,13 @@ func listen(address string) (net.Listener, error) {
 func (s *server) publicServer(cfg *config.Config) (*http.Server, error) {
 	srv := &http.Server{
 		Handler:           s.proxy,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    128 << 10,
+		ReadHeaderTimeout: headTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHead,
 		ErrorLog:          s.quietLog(),
 		Protocols:         new(http.Protocols),
+		HTTP2:             http2Limits(),
+		ConnState:         noteState,
 	}
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetHTTP2(true)
@@ -210,7 +198,7 @@ func (s *server) publicServer(cfg *config.Config) (*http.Server, error) {
 func (s *server) adminServer() *http.Server {
 	return &http.Server{
 		Handler: admin.New(admin.Options{
-			Directory: s.dir, Log: s.log, Metrics: s.metrics(), Ready: s.ready,
+			Directory: s.dir, Log: s.log, Metrics: s.metrics(), Ready: func() error { s.balanced.note(); return s.ready() },
 			TokenHash: func() [32]byte {
 				if t := s.token.Load(); t != nil {
 					return *t
@@ -268,6 +256,13 @@ func (s *server) apply(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 	set.Sources = s.sources.build(cfg, s.dir, s.log)
+	tracer, settle, err := s.tracing.prepare(cfg.Tracing)
+	if err != nil {
+		return err
+	}
+	inForce := false
+	defer func() { settle(inForce) }()
+	set.Tracer = tracer
 	swap, err := s.proxy.Prepare(set)
 	if err != nil {
 		return err
@@ -276,6 +271,7 @@ func (s *server) apply(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	swap()
+	inForce = true
 	s.token.Store(&token)
 	s.logs.set(cfg.Log.Level)
 	s.cfg.Store(cfg)

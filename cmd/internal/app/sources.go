@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -50,7 +51,7 @@ func (l *sources) build(cfg *config.Config, dir *groups.Directory, log *zap.Logg
 			}
 		}
 		next = append(next, sourceEntry{c, src})
-		out = append(out, proxy.SourceEntry{Source: src, Label: c.Label})
+		out = append(out, proxy.SourceEntry{Source: src, Label: c.Label, Protocol: "oidc"})
 	}
 	l.entries = next
 	return out
@@ -77,6 +78,21 @@ func (l *sources) status() []admin.SourceStatus {
 			}
 		}
 		out = append(out, st)
+	}
+	return out
+}
+
+// ages is how long ago each source last read what it checks statements with.
+func (l *sources) ages(now time.Time) map[string]time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]time.Duration{}
+	for _, e := range l.entries {
+		if s, ok := e.source.(claims.Ager); ok {
+			if age, known := s.MetadataAge(now); known {
+				out[e.cfg.Name] = age
+			}
+		}
 	}
 	return out
 }

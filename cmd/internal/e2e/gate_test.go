@@ -27,6 +27,7 @@ const patience = 20 * time.Second
 type place struct {
 	dir           string
 	public, admin string // host:port
+	env           []string
 }
 
 func newPlace(tb testing.TB) place {
@@ -121,6 +122,7 @@ func (p place) launch(tb testing.TB) *gate {
 	g := &gate{place: p, tb: tb, log: &logLines{}, exited: make(chan struct{})}
 	g.cmd = exec.Command(program, "serve", "--config", p.config())
 	g.cmd.Dir = p.dir
+	g.cmd.Env = append(os.Environ(), p.env...)
 	// It must not outlive the tests, whatever becomes of them.
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := g.cmd.StderrPipe()
