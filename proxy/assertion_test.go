@@ -106,6 +106,7 @@ func TestAssertionIsAlwaysFresh(t *testing.T) {
 	}
 }
 
+// GV-09: the header is cut, the assertion is not.
 func TestAssertionHoldsGroupsUncut(t *testing.T) {
 	t.Parallel()
 	names := numbered(2000)
@@ -119,7 +120,7 @@ func TestAssertionHoldsGroupsUncut(t *testing.T) {
 	equal(t, "groups", claimsOf(t, r, h.Get("X-Groupgate-Assertion")).Groups, sortedNames(names))
 }
 
-// A rotation publishes both keys; each assertion says which it is of.
+// SC-02: a rotation publishes both keys; each assertion says which it is of.
 func TestKeySetHoldsOnlyPublicHalves(t *testing.T) {
 	t.Parallel()
 	first, err := proxy.GenerateSigningKey()

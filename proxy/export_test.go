@@ -10,3 +10,13 @@ func (p *Proxy) Tidy() { p.sessions.tidy(0) }
 
 // RecheckEvery bounds how long a socket outlives its session.
 const RecheckEvery = recheckEvery
+
+// CloseWait bounds how long an ending socket may take.
+const CloseWait = closeWait
+
+// GoOn takes back that EndLive also ends what comes later.
+func (p *Proxy) GoOn() {
+	p.live.mu.Lock()
+	p.live.stopping = false
+	p.live.mu.Unlock()
+}

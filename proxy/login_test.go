@@ -31,8 +31,8 @@ func withQuery(t *testing.T, address string, change func(url.Values)) string {
 	return u.String()
 }
 
-// CK-11, RD-06, OI-30: an answer that is not to this browser's own, unspent
-// login is refused before the provider hears of it.
+// OI-01, OI-05, CK-11, RD-06: an answer that is not to this browser's own,
+// unspent login is refused before the provider hears of it.
 func TestCallbackIsBoundToOneLogin(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -127,7 +127,8 @@ func TestCallbackIsBoundToOneLogin(t *testing.T) {
 	}
 }
 
-// A login works once: the callback's address in the history is worth nothing.
+// OI-01: a login works once: the callback's address in the history is worth
+// nothing.
 func TestCallbackWorksOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -235,7 +236,7 @@ func loginCookies(all []*http.Cookie) []*http.Cookie {
 	return out
 }
 
-// At most ten logins are under way in a browser; the oldest goes.
+// CK-10: at most ten logins are under way in a browser; the oldest goes.
 func TestLoginsAreBounded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

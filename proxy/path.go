@@ -22,6 +22,9 @@ func readings(u *url.URL) (path string, others []string, err error) {
 	if path == "" || path[0] != '/' || strings.Contains(u.RawPath, "#") {
 		return "", nil, errPath // a fragment is never sent (RFC 9110 section 7.1)
 	}
+	if u.User != nil || u.Scheme != "" && (u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		return "", nil, errPath // an absolute address that is none of ours to serve (RFC 9112 section 3.2.2)
+	}
 	odd := u.RawPath != "" // not the default encoding: something was encoded that need not be
 	for i := 0; i < len(path); i++ {
 		switch c := path[i]; {

@@ -14,6 +14,7 @@ func readResponse(conn io.Reader) (*http.Response, error) {
 	return http.ReadResponse(bufio.NewReader(conn), nil)
 }
 
+// SC-27: what arrives is the client's address under the client's Host.
 func TestLoginForwardsIdentityAndGroups(t *testing.T) {
 	r := newRig(t)
 	b := r.browser()

@@ -16,7 +16,7 @@ import (
 // grouped is what the upstream was told last.
 func (r *rig) grouped() string { return r.up.last(r.t).Header.Get("X-Forwarded-Groups") }
 
-// Claims that are older than session.refresh are asked for again, by one call
+// OI-16, S0-07: claims that are older than session.refresh are asked for again, by one call
 // of the provider however many requests wait, and the very requests that
 // waited carry what it said.
 func TestRenewalIsOneCall(t *testing.T) {
@@ -55,7 +55,7 @@ func TestRenewalIsOneCall(t *testing.T) {
 	equal(t, "stored", groupsOf(t, r, "alice"), []string{"builders"})
 }
 
-// The provider gives a new refresh token each time and ends the old one.
+// OI-16: the provider gives a new refresh token each time and ends the old one.
 func TestRenewalWithRotatingTokens(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -100,7 +100,8 @@ func TestRenewalIsTheLogins(t *testing.T) {
 	}
 }
 
-// What ends a session, and what must not.
+// OI-18, OI-19, GS-02, GS-03, GS-07: what ends a session, and what must not; a
+// group that is lost at the source is lost at the next renewal.
 func TestRenewalOutcomes(t *testing.T) {
 	t.Parallel()
 	answer := func(status int, body string) func(*rig) {

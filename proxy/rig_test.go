@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -165,6 +166,10 @@ func newRig(t testing.TB, opts ...option) *rig {
 	log := zap.New(core)
 	r.faults = &faultyStore{Store: r.store}
 	r.dir = groups.NewDirectory(groups.Options{Store: r.faults, Log: log, Audit: log, Now: r.clock.Now})
+	ctx, stop := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() { r.dir.Run(ctx) })
+	t.Cleanup(func() { stop(); work.Wait() })
 	r.proxy = proxy.New(proxy.Options{Directory: r.dir, Log: log, Access: log, Now: r.clock.Now})
 	r.server = httptest.NewUnstartedServer(r.proxy)
 	r.server.EnableHTTP2 = true

@@ -267,7 +267,7 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
-// Contract section 7: store down is 503, the cookie stays, nothing is
+// GS-12, S0-08, contract section 7: store down is 503, the cookie stays, nothing is
 // forwarded; what needs no session goes on; and it comes back by itself.
 func TestStoreDown(t *testing.T) {
 	t.Parallel()

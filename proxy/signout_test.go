@@ -143,11 +143,12 @@ func TestSignOutWithTheStoreDown(t *testing.T) {
 	}
 }
 
-// SC-07: no secret stands in a log line or on a page, over every flow that
-// fails, at debug level.
+// SC-07, RD-09: no secret, code or state stands in a log line, on a page or
+// in a span, over every flow that fails, at debug level.
 func TestNoSecretIsSaid(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, withSigner, portals)
+	c := &collector{}
+	r := newRig(t, withSigner, portals, tracing(c))
 	b := r.browser()
 	var said strings.Builder
 	note := func(res *http.Response) *http.Response {
@@ -201,7 +202,10 @@ func TestNoSecretIsSaid(t *testing.T) {
 	note(r.do("GET", "/", signedIn(cookie)))
 	r.faults.down.Store(true)
 	note(r.do("GET", "/", signedIn(cookie)))
-	logs := r.logs.String()
+	for _, word := range []string{"GET own:/callback/SOURCE", "no_login", "grant_ended", "source_unavailable", "upstream_unreachable", "store_unavailable"} {
+		eventually(t, "a span of "+word, 5*time.Second, func() bool { return strings.Contains(c.all(), word) })
+	}
+	logs, spans := r.logs.String(), c.all()
 	for _, word := range []string{"no_login", "no session", "the source did not renew", "claims not renewed", "store_unavailable", "upstream_unreachable"} {
 		if !strings.Contains(logs, word) {
 			t.Errorf("the flow of %q did not happen", word)
@@ -213,6 +217,9 @@ func TestNoSecretIsSaid(t *testing.T) {
 		}
 		if strings.Contains(logs, secret) {
 			t.Errorf("the log holds the %s", what)
+		}
+		if strings.Contains(spans, secret) {
+			t.Errorf("a span holds the %s", what)
 		}
 		if strings.Contains(said.String(), secret) {
 			t.Errorf("a page holds the %s", what)

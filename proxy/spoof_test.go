@@ -271,7 +271,9 @@ func noSpoof(t *testing.T, what string, h, trailer http.Header, ours map[string]
 }
 
 // PX-01 to PX-05 and PX-10: nothing a client says under our names, in any
-// spelling and at any door, reaches an application.
+// spelling and at any door, reaches an application. A preflight on a public
+// route is one of the doors (RT-06); that none of the tricks loses our headers
+// is S0-03.
 func TestClientsCannotSpeakInOurName(t *testing.T) {
 	t.Parallel()
 	runSpoofs(t, spoofRig(t), doors())

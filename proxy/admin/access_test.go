@@ -30,6 +30,8 @@ func (a *api) direct(method, target string, change func(*http.Request)) *httptes
 	return w
 }
 
+// SC-15: health is told on exact paths, without a token and without data, and
+// being alive does not need a store or a source.
 func TestOpenEndpointsWantNoToken(t *testing.T) {
 	t.Parallel()
 	var missing atomic.Pointer[error]
@@ -86,6 +88,7 @@ func TestReadyWithoutWordIsTheStoresHealth(t *testing.T) {
 	}
 }
 
+// SC-03: there is no way in without the token, on this listener either.
 func TestTokenIsWanted(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t)
@@ -129,6 +132,7 @@ func TestTokenIsWanted(t *testing.T) {
 	}
 }
 
+// SC-09: the token is rotated without a restart.
 func TestTokenIsSwappedAtReload(t *testing.T) {
 	t.Parallel()
 	var now atomic.Value
@@ -210,6 +214,7 @@ func TestGuessersAreRememberedInBoundedMemory(t *testing.T) {
 	}
 }
 
+// SC-03: DNS rebinding.
 func TestHostsThatDNSCanPointHereAreRefused(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t)
@@ -226,6 +231,7 @@ func TestHostsThatDNSCanPointHereAreRefused(t *testing.T) {
 	}
 }
 
+// SC-03: another site's page cannot use this listener.
 func TestForeignPagesCannotWrite(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t)
@@ -266,6 +272,8 @@ func TestPathsAreReadInOneWay(t *testing.T) {
 	}
 }
 
+// SC-04, SC-14: a body says what may be said, once, and no more than a
+// mebibyte of it.
 func TestBodiesAreReadStrictly(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t)

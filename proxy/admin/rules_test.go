@@ -364,6 +364,7 @@ func TestGuardWaitsForAnAdministrator(t *testing.T) {
 	}
 }
 
+// SC-04: a source is listed without its secrets.
 func TestSourcesAreListedAndTried(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t)

@@ -76,6 +76,7 @@ func TestPagesAreAskedForProperly(t *testing.T) {
 	}
 }
 
+// SC-04: no answer holds a grant, a session's hash or a session's id.
 func TestUserShowsEverythingButWhatLetsIn(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t)
