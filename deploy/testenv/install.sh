@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Go: Chromium and Node from Debian, the
-# OpenID provider and the browser driver from npm (pinned in package.json).
+# Installs what the tests need beside Go: Chromium, Node and SimpleSAMLphp (with
+# PHP) from Debian, the OpenID provider, the browser driver and the accessibility checks from npm
+# (pinned in package.json).
 # It may run any number of times; when everything is there it takes a moment.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -11,6 +12,12 @@ need chromium chromium
 need node nodejs
 need npm npm
 need gcc gcc libc6-dev # for the race detector
+need php php-cli
+# SimpleSAMLphp has no command of its own, nor have the parts of PHP it wants.
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+for package in simplesamlphp php-xml php-mbstring php-curl; do
+	installed $package || missing+=("$package")
+done
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 # Pages without a font have no text to look at.
 if [ -z "$(find /usr/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ]; then missing+=(fonts-liberation); fi
@@ -37,11 +44,18 @@ cd "$here"
 # What is installed is compared with what is wanted, not with a time stamp.
 have() { node -p "require('./node_modules/$1/package.json').version" 2>/dev/null || true; }
 want() { node -p "require('./package.json').dependencies['$1']"; }
-for package in oidc-provider playwright-core; do
+for package in oidc-provider playwright-core @axe-core/playwright; do
 	if [ "$(have $package)" != "$(want $package)" ]; then
 		echo "installing the npm packages"
 		npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
 		break
 	fi
 done
-echo "chromium $(dpkg-query -W -f '${Version}' chromium 2>/dev/null || echo '?'), node $(node --version), oidc-provider $(have oidc-provider), playwright-core $(have playwright-core)"
+# The conformance tool for HTTP/2. Its last release; it has no module file, so
+# what it is built from beside is the newest there is.
+h2spec=github.com/summerwind/h2spec h2spec_version=v2.2.1+incompatible
+if ! go version -m bin/h2spec 2>/dev/null | grep -qF "$h2spec	$h2spec_version"; then
+	echo "installing h2spec"
+	GOBIN="$here/bin" CGO_ENABLED=0 go install $h2spec/cmd/h2spec@$h2spec_version
+fi
+echo "chromium $(dpkg-query -W -f '${Version}' chromium 2>/dev/null || echo '?'), node $(node --version), oidc-provider $(have oidc-provider), playwright-core $(have playwright-core), axe $(have @axe-core/playwright), simplesamlphp $(dpkg-query -W -f '${Version}' simplesamlphp 2>/dev/null || echo '?')"

@@ -53,7 +53,7 @@ func killSets() (sets [2][]string) {
 	return sets
 }
 
-// Whenever the process is killed, every person has one whole set, the one that
+// GS-11, SC-12: whenever the process is killed, every person has one whole set, the one that
 // the last statement on record speaks of, and who was told of a session has
 // one.
 func TestKilledAtAnyMoment(t *testing.T) {

@@ -106,6 +106,7 @@ func TestRuleOfTheAPIReachesTheNextRequest(t *testing.T) {
 	}
 }
 
+// SC-10, SC-26: a provider that is not there yet stops no start.
 func TestProviderDownAtStart(t *testing.T) {
 	t.Parallel()
 	up := newUpstream(t)
@@ -163,7 +164,7 @@ func TestListensBeforeTheProviderAnswers(t *testing.T) {
 	}
 }
 
-// SIGTERM lets a request that is under way end, takes no new ones, and exits 0.
+// SC-11: SIGTERM lets a request that is under way end, takes no new ones, and exits 0.
 func TestTermEndsInOrder(t *testing.T) {
 	t.Parallel()
 	arrived, release := make(chan struct{}), make(chan struct{})
@@ -226,7 +227,7 @@ func TestSecondProcessOnTheSameAddressSaysSo(t *testing.T) {
 	}
 }
 
-// A session outlives the process: a restart asks nobody to sign in again, and
+// CK-09, SC-12: a session outlives the process: a restart asks nobody to sign in again, and
 // secrets stay out of the log.
 func TestSessionOutlivesARestart(t *testing.T) {
 	t.Parallel()

@@ -40,7 +40,7 @@ func ask(t *testing.T, g *gate, cookie string) answer {
 	return answer{resp.StatusCode, resp.Header.Get("Set-Cookie"), resp.Header.Get("Retry-After"), string(body)}
 }
 
-// When the store goes away, live sessions get 503, keep their cookie, and
+// GS-12: when the store goes away, live sessions get 503, keep their cookie, and
 // nothing is forwarded. When it comes back so do they, without a login.
 func TestStoreDown(t *testing.T) {
 	t.Parallel()
