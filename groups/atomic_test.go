@@ -241,6 +241,8 @@ func TestRefreshDoesNotReviveALogin(t *testing.T) {
 	}
 	_, err = h.dir.SignIn(t.Context(), groups.SignIn{Identity: identity(t, "s", "1", 1, groupsOf("alice", "b")), Login: login, Refresh: true})
 	h.wantErr(err, groups.ErrNotFound)
+	// Nor does the token that the source gave beside a fault of its own.
+	h.wantErr(h.dir.KeepLogin(t.Context(), login), groups.ErrNotFound)
 	_, err = h.store.LoginByID(t.Context(), "login1")
 	h.wantErr(err, groups.ErrNotFound)
 	h.want(h.user("alice"), "a:s")

@@ -307,9 +307,13 @@ func (d *Directory) AddSession(ctx context.Context, s *Session, onceID string, o
 	})
 }
 
-// KeepLogin writes what changed of a login itself, such as its grant.
+// KeepLogin writes what changed of a login itself, such as its grant. One that
+// ended meanwhile stays ended: ErrNotFound.
 func (d *Directory) KeepLogin(ctx context.Context, l *Login) error {
 	return d.store.Update(ctx, func(tx Tx) error {
+		if _, err := tx.LoginByID(ctx, l.ID); err != nil {
+			return err
+		}
 		if err := tx.PutLogin(ctx, l); err != nil {
 			return err
 		}
