@@ -18,6 +18,7 @@ import (
 
 const (
 	maxLogoutBody = 64 << 10
+	drainBody     = 2 << 20
 	// logoutSlack is for replicas whose clocks differ: none of them forgets a
 	// token that another would still believe.
 	logoutSlack = 10 * time.Minute
@@ -48,7 +49,7 @@ func (p *Proxy) backchannel(x *exchange, r *http.Request, source string) error {
 }
 
 func (p *Proxy) endByToken(x *exchange, r *http.Request, src claims.LogoutVerifier) error {
-	token, err := logoutToken(x, r)
+	token, err := logoutToken(r)
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func logoutID(source, jti string) string {
 
 // logoutToken reads the form (section 2.5). What else it holds is passed over;
 // the query is not looked at.
-func logoutToken(x *exchange, r *http.Request) (string, error) {
+func logoutToken(r *http.Request) (string, error) {
 	types := r.Header["Content-Type"]
 	if len(types) != 1 {
 		return "", fmt.Errorf("%w: there is not one content type", errLogout)
@@ -92,15 +93,15 @@ func logoutToken(x *exchange, r *http.Request) (string, error) {
 	if kind, _, err := mime.ParseMediaType(types[0]); err != nil || kind != "application/x-www-form-urlencoded" {
 		return "", fmt.Errorf("%w: the body is not a form", errLogout)
 	}
-	if r.ContentLength > maxLogoutBody {
-		return "", errBody
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(x, r.Body, maxLogoutBody))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return "", errBody
-	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxLogoutBody+1))
 	if err != nil {
 		return "", fmt.Errorf("%w: the body broke off", errLogout)
+	}
+	if len(body) > maxLogoutBody {
+		// Who is cut off while writing does not read why: the connection is
+		// reset under it. Who sends much more has been told in other ways.
+		_, _ = io.CopyN(io.Discard, r.Body, drainBody)
+		return "", errBody
 	}
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
