@@ -27,7 +27,7 @@ import (
 // its own connections, directory and memory.
 func (r *rig) replica() *proxy.Proxy {
 	r.t.Helper()
-	store, err := sqlstore.OpenSQLite(r.t.Context(), r.path, sqlstore.Options{PollInterval: 200 * time.Millisecond})
+	store, err := sqlstore.OpenSQLite(r.t.Context(), r.path, sqlstore.Options{PollInterval: time.Second})
 	if err != nil {
 		r.t.Fatal(err)
 	}

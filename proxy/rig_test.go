@@ -157,7 +157,7 @@ func newRig(t testing.TB, opts ...option) *rig {
 	r.up = newUpstream(t)
 	var err error
 	r.path = filepath.Join(t.TempDir(), "groupgate.db")
-	r.store, err = sqlstore.OpenSQLite(t.Context(), r.path, sqlstore.Options{PollInterval: 200 * time.Millisecond})
+	r.store, err = sqlstore.OpenSQLite(t.Context(), r.path, sqlstore.Options{PollInterval: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
