@@ -127,6 +127,10 @@ func (d *Directory) holdersWith(ctx context.Context, r Reader, removed []UserID)
 	return holders + len(removed) - still, err
 }
 
+// slowCount is from how many users on a count is kept for a while. With fewer
+// it is quick, whatever a busy machine makes of it.
+const slowCount = 1000
+
 // holdersCache keeps the count of users with grants for a while where counting
 // is slow, so that removals in a large directory do not count it every time.
 type holdersCache struct {
@@ -147,7 +151,7 @@ func (c *holdersCache) count(ctx context.Context, r Reader, at time.Time) (int, 
 		return 0, err
 	}
 	c.n = n
-	if took := time.Since(begin); took > 20*time.Millisecond {
+	if took := time.Since(begin); took > 20*time.Millisecond && n > slowCount {
 		c.until = at.Add(20 * took)
 	}
 	return n, nil
