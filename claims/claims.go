@@ -43,9 +43,21 @@ type Identity struct {
 	Subject string // the source's immutable id of the person; never empty
 	Claims  Claims
 	Session string // the source's own session: OIDC sid, SAML SessionIndex; may be empty
+	// Alias is what the source calls the person when it says that a login is
+	// over, where that is not the subject: a digest of the SAML NameID.
+	Alias string
 
 	IssuedAt time.Time // of the statement, by the source
 	Expires  time.Time // of the statement, by the source; zero when it says nothing
+	// SessionEnds is when the source's own session ends, and ours with it: SAML
+	// SessionNotOnOrAfter. Zero when the source does not say.
+	SessionEnds time.Time
+
+	// StatementID names a statement that counts once, for this source: a SAML
+	// assertion. It is too old to be believed after StatementUntil. Empty: what
+	// brings such a statement cannot be sent twice.
+	StatementID    string
+	StatementUntil time.Time
 }
 
 // Claims is one JSON object of statements about a person. The zero value has
@@ -234,6 +246,26 @@ func (c Claims) Incomplete() string { return c.incomplete }
 // userinfo did not answer: what is not there is then unknown, never absent.
 func (c Claims) WithIncomplete(why string) Claims {
 	c.incomplete = why
+	return c
+}
+
+// WithNull returns the claims with null under each of the names: something is
+// there that is no text, so it is [Unknown].
+func (c Claims) WithNull(names ...string) Claims {
+	m := maps.Clone(c.all())
+	if m == nil {
+		m = map[string]any{}
+	}
+	for _, n := range names {
+		m[n] = nil
+	}
+	return c.with(m)
+}
+
+// WithUnresolved says why groups that are elsewhere could not be fetched. It is
+// told, not stored.
+func (c Claims) WithUnresolved(why string) Claims {
+	c.unresolved = why
 	return c
 }
 

@@ -1,6 +1,10 @@
 package claims
 
-import "github.com/invopop/jsonschema"
+import (
+	"time"
+
+	"github.com/invopop/jsonschema"
+)
 
 // Config is one entry of "sources". Exactly one of OIDC, SAML, LDAP and Local
 // is set.
@@ -8,7 +12,7 @@ type Config struct {
 	Name  string      `yaml:"name"`
 	Label string      `yaml:"label"` // shown on the chooser; the name when empty
 	OIDC  *OIDCConfig `yaml:"oidc"`
-	SAML  any         `yaml:"saml" later:"SAML sources"`
+	SAML  *SAMLConfig `yaml:"saml"`
 	LDAP  any         `yaml:"ldap" later:"LDAP sources"`
 	Local any         `yaml:"local" later:"local users"`
 
@@ -30,6 +34,35 @@ type OIDCConfig struct {
 	Scopes            []string     `yaml:"scopes"`             // default openid, profile, email
 	Preset            Preset       `yaml:"preset"`
 	Graph             *GraphConfig `yaml:"graph"`
+}
+
+// SAMLConfig is a SAML identity provider.
+type SAMLConfig struct {
+	// The provider's metadata, by one of the two.
+	MetadataURL  string `yaml:"metadata_url"`
+	MetadataFile string `yaml:"metadata_file"`
+	// MetadataCertificate, PEM: the metadata must be signed with its key.
+	MetadataCertificate string        `yaml:"metadata_certificate"`
+	MetadataRefresh     time.Duration `yaml:"metadata_refresh"` // at most
+	IDPEntityID         string        `yaml:"idp_entity_id"`    // the only provider that is believed; needed where the metadata has several
+	EntityID            string        `yaml:"entity_id"`        // ours; default the address of our metadata
+	// Subject says what tells people apart: [SubjectNameID], or the name of an
+	// attribute.
+	Subject      string        `yaml:"subject"`
+	KeyFile      string        `yaml:"key_file"` // ours, RSA; generated and kept in the store when empty
+	CertFile     string        `yaml:"cert_file"`
+	SignRequests bool          `yaml:"sign_requests"`
+	IDPInitiated bool          `yaml:"idp_initiated"` // logins that begin at the provider
+	ClockSkew    time.Duration `yaml:"clock_skew"`
+	Graph        *GraphConfig  `yaml:"graph"`
+}
+
+// SubjectNameID makes the NameID the subject.
+const SubjectNameID = "nameid"
+
+// DefaultSAML is what holds where a SAML source says nothing.
+var DefaultSAML = SAMLConfig{
+	MetadataRefresh: time.Hour, Subject: SubjectNameID, SignRequests: true, ClockSkew: time.Minute,
 }
 
 // GraphConfig is how groups are asked of Microsoft Graph when Entra ID says

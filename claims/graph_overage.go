@@ -70,11 +70,24 @@ func (c OIDCConfig) GraphSettings() *GraphConfig {
 	if g.ClientID == c.ClientID && g.ClientSecret == "" && g.ClientKey == "" {
 		g.ClientSecret, g.ClientKey, g.ClientCertificate, g.ClientKeyID = c.ClientSecret, c.ClientKey, c.ClientCertificate, c.ClientKeyID
 	}
+	if cloud, microsoft := cloudOf(c.Issuer); microsoft && g.Cloud == "" {
+		g.Cloud = cloud
+	}
+	return g.complete()
+}
+
+// GraphSettings completes "graph" from the cloud; nil when there is none.
+func (c SAMLConfig) GraphSettings() *GraphConfig {
+	if c.Graph == nil {
+		return nil
+	}
+	g := *c.Graph
+	return g.complete()
+}
+
+func (g *GraphConfig) complete() *GraphConfig {
 	if g.Cloud == "" {
 		g.Cloud = "global"
-		if cloud, microsoft := cloudOf(c.Issuer); microsoft {
-			g.Cloud = cloud
-		}
 	}
 	if g.Groups == "" {
 		g.Groups = SecurityGroups
@@ -85,7 +98,7 @@ func (c OIDCConfig) GraphSettings() *GraphConfig {
 	if g.TokenURL == "" {
 		g.TokenURL = "https://" + cloudHosts[g.Cloud].login + "/" + url.PathEscape(g.Tenant) + "/oauth2/v2.0/token"
 	}
-	return &g
+	return g
 }
 
 // fetchOverage asks Microsoft Graph for the groups when the source says that it
@@ -93,16 +106,15 @@ func (c OIDCConfig) GraphSettings() *GraphConfig {
 // claim stays unknown and the login goes on. What the token itself names as a
 // source of claims (_claim_sources) is never asked: it could be anywhere.
 func (o *OIDC) fetchOverage(ctx context.Context, c, stated Claims) Claims {
-	if o.graph == nil || !c.groupsElsewhere() || !o.readsGroups() {
+	if o.graph == nil || !c.GroupsElsewhere() || !o.readsGroups() {
 		return c
 	}
 	ids, err := o.askGraph(ctx, stated)
 	if err != nil {
 		o.log.Warn("Microsoft Graph did not tell the groups; they count as unknown", zap.String("source", o.name), zap.Error(err))
-		c.unresolved = err.Error()
-		return c
+		return c.WithUnresolved(err.Error())
 	}
-	return c.withGroups(ids)
+	return c.WithGroups(ids, "groups")
 }
 
 // askGraph asks about the person of a verified ID token, if it is of the
@@ -110,18 +122,25 @@ func (o *OIDC) fetchOverage(ctx context.Context, c, stated Claims) Claims {
 func (o *OIDC) askGraph(ctx context.Context, stated Claims) ([]string, error) {
 	oid, _ := stated.all()["oid"].(string)
 	if tid, there := stated.all()["tid"]; there {
-		tenant := o.graph.tenant
-		if text, _ := tid.(string); isGUID(tenant) && !strings.EqualFold(text, tenant) {
-			return nil, errors.New("tid is another tenant's")
-		}
+		text, _ := tid.(string)
+		return o.graph.GroupsOf(ctx, oid, &text)
 	}
-	// The login is to end well however long Graph takes.
+	return o.graph.GroupsOf(ctx, oid, nil)
+}
+
+// GroupsOf is [Graph.Groups] for a login: it leaves the login some of its time,
+// and answers nothing of a person of another tenant. A nil tenant is one that
+// the source did not state.
+func (g *Graph) GroupsOf(ctx context.Context, objectID string, tenant *string) ([]string, error) {
+	if tenant != nil && isGUID(g.tenant) && !strings.EqualFold(*tenant, g.tenant) {
+		return nil, errors.New("tid is another tenant's")
+	}
 	if end, bounded := ctx.Deadline(); bounded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)*9/10)
 		defer cancel()
 	}
-	return o.graph.Groups(ctx, oid)
+	return g.Groups(ctx, objectID)
 }
 
 func (o *OIDC) readsGroups() bool {
@@ -133,9 +152,9 @@ func (o *OIDC) readsGroups() bool {
 	return false
 }
 
-// groupsElsewhere reports a marker of overage that speaks of groups. One that
+// GroupsElsewhere reports a marker of overage that speaks of groups. One that
 // is malformed speaks of nothing.
-func (c Claims) groupsElsewhere() bool {
+func (c Claims) GroupsElsewhere() bool {
 	switch c.all()["_claim_names"].(type) {
 	case nil, map[string]any:
 		return c.marked("groups") != ""
@@ -144,23 +163,26 @@ func (c Claims) groupsElsewhere() bool {
 	}
 }
 
-// withGroups puts the groups where a token would carry them and takes the
-// markers away that speak of them; those of other claims stay.
-func (c Claims) withGroups(ids []string) Claims {
+// WithGroups puts the groups where a token would carry them, under each of the
+// names, and takes the markers away that speak of them; those of other claims
+// stay.
+func (c Claims) WithGroups(ids []string, names ...string) Claims {
 	m := maps.Clone(c.all())
 	list := make([]any, len(ids))
 	for i, id := range ids {
 		list[i] = id
 	}
-	m["groups"] = list
+	for _, name := range names {
+		m[name] = list
+	}
 	for _, marker := range []string{"hasgroups", "groups.link", "http://schemas.microsoft.com/claims/groups.link"} {
 		delete(m, marker)
 	}
-	if names, ok := m["_claim_names"].(map[string]any); ok {
-		names = maps.Clone(names)
-		delete(names, "groups")
-		m["_claim_names"] = names
-		if len(names) == 0 {
+	if marked, ok := m["_claim_names"].(map[string]any); ok {
+		marked = maps.Clone(marked)
+		delete(marked, "groups")
+		m["_claim_names"] = marked
+		if len(marked) == 0 {
 			delete(m, "_claim_names")
 			delete(m, "_claim_sources")
 		}

@@ -117,6 +117,10 @@ func CheckClientCertificate(certPEM, keyPEM string) error {
 	return err
 }
 
+// ParseCertificate reads the first certificate of a PEM text. Its errors hold
+// nothing of it.
+func ParseCertificate(text string) (*x509.Certificate, error) { return parseCertificate(text, nil) }
+
 // parsePrivateKey reads the one private key of a PEM text. Other blocks, such
 // as the curve that openssl writes first, are passed over.
 func parsePrivateKey(text string) (crypto.Signer, error) {

@@ -72,13 +72,13 @@ func (o *OIDC) checkLogout(c Claims) (*Logout, error) {
 	if _, there := c.all()["nonce"]; there {
 		return nil, errors.New("a nonce, which belongs to an ID token")
 	}
-	l := &Logout{}
+	l, sid := &Logout{}, ""
 	for _, f := range []struct {
 		name     string
 		to       *string
 		bound    int
 		required bool
-	}{{"jti", &l.ID, maxLogoutID, true}, {"sub", &l.Subject, maxSubject, false}, {"sid", &l.Session, maxLogoutID, false}} {
+	}{{"jti", &l.ID, maxLogoutID, true}, {"sub", &l.Subject, maxSubject, false}, {"sid", &sid, maxLogoutID, false}} {
 		v, there := c.all()[f.name]
 		if !there && !f.required {
 			continue
@@ -89,7 +89,10 @@ func (o *OIDC) checkLogout(c Claims) (*Logout, error) {
 		}
 		*f.to = text
 	}
-	if l.Subject == "" && l.Session == "" {
+	if sid != "" {
+		l.Sessions = []string{sid}
+	}
+	if l.Subject == "" && sid == "" {
 		return nil, errors.New("neither sub nor sid")
 	}
 	return l, o.checkLogoutTimes(c, l)

@@ -124,7 +124,7 @@ func typeName(v any) string {
 func (c Claims) overage(name string) string {
 	base := topLevel(name)
 	why := c.marked(base)
-	if why != "" && base == "groups" && c.unresolved != "" {
+	if why != "" && (base == "groups" || base == entraGroups) && c.unresolved != "" {
 		why = "overage, and Microsoft Graph did not help: " + c.unresolved
 	}
 	return why
@@ -140,6 +140,9 @@ func topLevel(name string) string {
 	return base
 }
 
+// entraGroups is how Entra ID names the groups in SAML.
+const entraGroups = "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups"
+
 // marked is overage for a top-level claim.
 func (c Claims) marked(base string) string {
 	switch names := c.all()["_claim_names"].(type) {
@@ -151,7 +154,7 @@ func (c Claims) marked(base string) string {
 	default:
 		return "overage: _claim_names is not an object"
 	}
-	if base == "groups" || base == "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups" {
+	if base == "groups" || base == entraGroups {
 		if v, there := c.all()["hasgroups"]; there && v != false && v != "false" {
 			return "overage: the source says there are more groups than it sends (hasgroups)"
 		}

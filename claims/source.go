@@ -2,6 +2,7 @@ package claims
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -48,10 +49,14 @@ type Source interface {
 
 // Flow is one login under way.
 type Flow struct {
-	ID       string // unguessable, used once
-	State    string // what the source must echo; it finds the flow again
-	Nonce    string // bound into the ID token (OpenID Connect Core 3.1.2.1)
-	Verifier string // PKCE code verifier (RFC 7636)
+	ID    string // unguessable, used once
+	State string // what the source must echo; it finds the flow again
+	// RequestID is the id of the request to a [PostBack] source. It is made of
+	// ID, so that the answer can be held to it. Empty in Authenticate: the
+	// answer to nothing, which the source began by itself.
+	RequestID string
+	Nonce     string // bound into the ID token (OpenID Connect Core 3.1.2.1)
+	Verifier  string // PKCE code verifier (RFC 7636)
 	// RedirectURI is the exact address the source answers to.
 	RedirectURI string
 	Started     time.Time
@@ -63,6 +68,9 @@ type Grant struct {
 	RefreshToken string `json:"r,omitempty"`
 	IDToken      string `json:"i,omitempty"`
 	AccessToken  string `json:"a,omitempty"`
+	// NameID is how a SAML provider names the person and its session, as it
+	// said it.
+	NameID json.RawMessage `json:"n,omitempty"`
 }
 
 // Refresher is a source that can renew its statement without the person.
@@ -82,11 +90,12 @@ type SignOuter interface {
 }
 
 // Logout is a source's word that logins are over: all of a person's, or those
-// of one of its own sessions, or that session of that person.
+// of some of its own sessions, or those sessions of that person.
 type Logout struct {
-	Subject string // empty: whoever the session is of
-	Session string // empty: every session of the subject
-	ID      string // of the message, which counts once
+	Subject  string   // empty: whoever the sessions are of
+	Aliases  []string // one of these as in Identity; empty: it does not say
+	Sessions []string // empty: every session of the person
+	ID       string   // of the message, which counts once
 	// IssuedAt is by the source. Expires is when the same message would be
 	// refused, so nobody need remember ID for longer.
 	IssuedAt, Expires time.Time
@@ -100,6 +109,46 @@ type LogoutVerifier interface {
 	VerifyLogout(ctx context.Context, token string) (*Logout, error)
 	// Issuer is what the source calls itself in its messages.
 	Issuer() string
+}
+
+// LogoutEndpoint is a source whose logout goes through the browser in both
+// directions, to one address of ours: PREFIX/saml/SOURCE/slo (SAML 2.0 Profiles
+// 4.4).
+type LogoutEndpoint interface {
+	// RequestLogout asks the source to end its own session. id is an XML name
+	// that the answer comes back with. It answers nil when the source offers no
+	// such address, or the grant does not say who is to be signed out.
+	RequestLogout(g *Grant, id string) (*Away, error)
+	// ReadLogout reads what a browser brought by GET, or by POST in a form that
+	// the caller has read within bounds, and checks everything but what only the caller knows: whether a
+	// request was seen before, and whether an answer is one to us. Errors:
+	// ErrProtocol, ErrUnavailable.
+	ReadLogout(r *http.Request) (*LogoutMessage, error)
+	// AnswerLogout answers a request, nil when the source has no address for
+	// that.
+	AnswerLogout(m *LogoutMessage) (*Away, error)
+}
+
+// LogoutMessage is one message of a LogoutEndpoint: a request, or an answer.
+type LogoutMessage struct {
+	// Logout is what the source asks for; nil in an answer.
+	Logout *Logout
+	// Refused says in our own words why a request that is really the source's
+	// is not followed. Nothing ends then, and AnswerLogout says so.
+	Refused string
+	// State is what a request wants back with its answer.
+	State string
+	// InResponseTo is the id of the request that an answer is to, and Done
+	// whether the source says that its session is over.
+	InResponseTo string
+	Done         bool
+}
+
+// Away is where a browser is sent with a message: by a redirect to URL, or by
+// a form that posts Form there.
+type Away struct {
+	URL  string
+	Form map[string]string // nil: a redirect
 }
 
 // Starter is a source that must reach something before it can work. Start
@@ -122,4 +171,33 @@ type Prober interface {
 type Ager interface {
 	// MetadataAge is how long before now that was last read; false: never.
 	MetadataAge(now time.Time) (age time.Duration, known bool)
+}
+
+// Expirer is a source whose trust ends at a time that is known before, and
+// that somebody should hear of.
+type Expirer interface {
+	// Expires is when the first of the certificates that still hold runs out,
+	// and when the metadata does. Zero: it does not say, or nothing is known.
+	Expires() (certificate, metadata time.Time)
+}
+
+// Rereader is a source that keeps what it read and reads it again by itself.
+type Rereader interface {
+	// Reread has it read now, in the background. What is there stays until
+	// something good takes its place.
+	Reread()
+}
+
+// PostBack is a source whose answer is a form that the browser posts from the
+// source's site to ours (SAML V2.0 Bindings 3.5), to PREFIX/saml/NAME/acs. The
+// form carries [Flow.State] as RelayState, which must stay under 80 bytes
+// (3.5.3).
+type PostBack interface {
+	PostBack()
+}
+
+// Publisher is a source that has to know us first.
+type Publisher interface {
+	// Metadata is what the source is to be told about us. It is no secret.
+	Metadata() (contentType string, body []byte, err error)
 }

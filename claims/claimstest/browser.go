@@ -223,7 +223,8 @@ func (b *Browser) SubmitForm(p *Page, f Form, values map[string]string) (*Page, 
 }
 
 // Login navigates to an address and walks through the sign-in pages it meets,
-// those of [OP] and of npm's oidc-provider, until another page comes.
+// those of [OP], [SAMLIdP], npm's oidc-provider and SimpleSAMLphp, until another
+// page comes.
 func (b *Browser) Login(address, person string) (*Page, error) {
 	p, err := b.Get(address)
 	var hops []Hop
@@ -245,12 +246,15 @@ func (b *Browser) Login(address, person string) (*Page, error) {
 func signInForm(p *Page, person string) (Form, map[string]string) {
 	for _, f := range p.Forms() {
 		_, login := f.Fields["login"]
+		_, simple := f.Fields["AuthState"]
 		switch {
 		case f.Buttons["person"] != nil:
 			return f, map[string]string{"person": person}
 		case login:
 			return f, map[string]string{"login": person, "password": "any"}
-		case f.Fields["prompt"] == "consent":
+		case simple:
+			return f, map[string]string{"username": person, "password": "any"}
+		case f.Fields["prompt"] == "consent", f.Fields["SAMLResponse"] != "":
 			return f, map[string]string{}
 		}
 	}

@@ -28,6 +28,7 @@ var house = map[string]struct {
 	why string
 }{
 	"claims":            {nil, "a statement about a person does not know what is made of it"},
+	"claims/saml":       {[]string{"claims"}, "one kind of source, whose libraries nobody else needs; it knows no more of us than the others do"},
 	"claims/claimstest": {nil, "a provider that shared code with its client would share its faults"},
 	"groups":            {[]string{"claims"}, "the directory is the same whoever asks: proxy, console, command line"},
 	"groups/sqlstore":   {[]string{"claims", "groups"}, "a store knows the model it keeps, nothing that uses it"},
@@ -36,7 +37,7 @@ var house = map[string]struct {
 	"proxy/page":        {nil, "pages are words and style; what they say is handed in"},
 	"proxy/admin":       {[]string{"claims", "groups"}, "another listener for other people: a fault here must not be one of the front door, so it never imports proxy"},
 	"config":            {[]string{"claims", "groups", "proxy"}, "it composes the parts' own settings, and runs none of them"},
-	"cmd/internal/app":  {[]string{"claims", "config", "groups", "groups/sqlstore", "proxy", "proxy/admin"}, "the only place that knows every part"},
+	"cmd/internal/app":  {[]string{"claims", "claims/saml", "config", "groups", "groups/sqlstore", "proxy", "proxy/admin"}, "the only place that knows every part"},
 	"cmd/groupgate":     {[]string{"cmd/internal/app", "config"}, "verbs and exit statuses, nothing else"},
 	"cmd/demo":          {[]string{"claims/claimstest", "cmd/internal/app"}, "groupgate as everybody runs it, between two servers of the demo's own"},
 	"cmd/internal/e2e":  {nil, "tests alone: the program is a process to them"},
@@ -59,6 +60,9 @@ var foreign = []struct {
 	{"cel.dev/", []string{"groups"}, "conditions are rules'"},
 	{"github.com/coreos/go-oidc", []string{"claims"}, "sources alone speak to providers"},
 	{"golang.org/x/oauth2", []string{"claims"}, "sources alone speak to providers"},
+	{"github.com/crewjam/saml", []string{"claims/saml"}, "what it leaves out is made up for in one place"},
+	{"github.com/russellhaering/goxmldsig", []string{"claims/saml", "claims/claimstest"}, "signatures of XML are checked in one place, and made by the provider of the tests"},
+	{"github.com/beevik/etree", []string{"claims/saml", "claims/claimstest"}, "trees of XML do not leave the package that checked them"},
 	{"golang.org/x/text", []string{"proxy/page"}, "pages alone are in languages"},
 	{"github.com/prometheus/", []string{"cmd/internal/app"}, "parts count; one place publishes"},
 	{"go.opentelemetry.io/", []string{"cmd/internal/app", "proxy"}, "who is in which group is no step of a request: sources and directory know nothing of spans"},
