@@ -39,6 +39,11 @@ func TestFailureAtAnyStepChangesNothing(t *testing.T) {
 			_, err := h.dir.SignIn(h.t.Context(), in)
 			return err
 		}, []string{"begin", "once", "create user", "create groups", "add grants", "add work", "put identity", "put login", "put session", "add events", "commit"}},
+		{"first login by a statement that counts once", func(h *house) error {
+			in := h.signIn(statement(identity(h.t, "s", "9", 0, groupsOf("bob", "a", "new")), "_a9", h.now()))
+			_, err := h.dir.SignIn(h.t.Context(), in)
+			return err
+		}, []string{"begin", "once", "create user", "add grants", "put login", "put session", "add events", "commit"}},
 		{"another set", func(h *house) error {
 			_, err := h.login(identity(h.t, "s", "1", 5, `{"user":"alice2","email":"x@example.com","groups":["b","c","d"]}`))
 			return err

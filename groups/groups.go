@@ -142,6 +142,7 @@ type Login struct {
 	Source   string
 	Subject  string
 	Session  string // the source's own session id
+	Alias    string // what the source calls the person in its logouts, as in claims.Identity
 	Created  time.Time
 	Expires  time.Time
 	ClaimsAt time.Time // when the source was last asked

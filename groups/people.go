@@ -242,7 +242,7 @@ func (d *Directory) AddMembers(ctx context.Context, group string, users []UserID
 // and answers them. Reason is for the audit trail; an empty actor is the
 // person.
 func (d *Directory) EndLogins(ctx context.Context, f LoginFilter, actor, reason, request string) (ended []Login, err error) {
-	return d.endLogins(ctx, f, nil, Event{Actor: actor, Reason: reason, Request: request})
+	return d.endLogins(ctx, []LoginFilter{f}, nil, Event{Actor: actor, Reason: reason, Request: request})
 }
 
 // SingleUse is the id of a message that counts once, and when the message
@@ -252,14 +252,15 @@ type SingleUse struct {
 	Until    time.Time
 }
 
-// EndLoginsOnce is EndLogins by the word of a message. Its id is noted in the
-// same transaction; used before, it is ErrReplayed and nothing ends.
-func (d *Directory) EndLoginsOnce(ctx context.Context, once SingleUse, f LoginFilter, actor, reason, request string) (ended []Login, err error) {
+// EndLoginsOnce is EndLogins by the word of a message, for the logins that fit
+// one of the filters. Its id is noted in the same transaction; used before, it
+// is ErrReplayed and nothing ends.
+func (d *Directory) EndLoginsOnce(ctx context.Context, once SingleUse, f []LoginFilter, actor, reason, request string) (ended []Login, err error) {
 	return d.endLogins(ctx, f, &once, Event{Actor: actor, Reason: reason, Request: request})
 }
 
-func (d *Directory) endLogins(ctx context.Context, f LoginFilter, once *SingleUse, e Event) (ended []Login, err error) {
-	e.Kind, e.User, e.Source = EventSignOut, f.User, f.Source
+func (d *Directory) endLogins(ctx context.Context, filters []LoginFilter, once *SingleUse, e Event) (ended []Login, err error) {
+	e.Kind = EventSignOut
 	err = d.act(ctx, e, func(tx Tx, e *Event) error {
 		if once != nil {
 			fresh, err := tx.Once(ctx, once.Kind, once.ID, once.Until)
@@ -270,9 +271,13 @@ func (d *Directory) endLogins(ctx context.Context, f LoginFilter, once *SingleUs
 				return ErrReplayed
 			}
 		}
-		ended, err = tx.DeleteLogins(ctx, f)
-		if err != nil {
-			return err
+		ended = nil
+		for _, f := range filters {
+			fit, err := tx.DeleteLogins(ctx, f)
+			if err != nil {
+				return err
+			}
+			ended = append(ended, fit...)
 		}
 		if len(ended) == 0 {
 			e.Kind = ""

@@ -2,6 +2,8 @@ package groups
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -11,6 +13,7 @@ import (
 
 // SignIn is one statement of a source about a person, and what comes of it.
 type SignIn struct {
+	// Identity is the statement. One with a StatementID is taken in once.
 	Identity *claims.Identity
 	// Login and Session are created with the sync, in the same transaction;
 	// the login's user is filled in. On a refresh Login is updated instead, and
@@ -18,7 +21,7 @@ type SignIn struct {
 	Login   *Login
 	Session *Session
 	Refresh bool
-	// OnceKind and OnceID name what may be used a single time for this
+	// OnceKind and OnceID name what else may be used a single time for this
 	// sign-in, until OnceUntil.
 	OnceKind, OnceID string
 	OnceUntil        time.Time
@@ -96,7 +99,7 @@ func (d *Directory) signIn(ctx context.Context, in SignIn) (*Signed, error) {
 		d.Stats.Unknown.Add(1)
 	}
 	s := &oneSync{d: d, st: st, in: in, id: id, earlier: earlier, want: want, names: names, at: d.now()}
-	if in.Login == nil && in.OnceID == "" {
+	if in.Login == nil && in.OnceID == "" && id.StatementID == "" {
 		if done, out, err := s.unchanged(ctx); done || err != nil {
 			return out, err
 		}
@@ -157,12 +160,14 @@ func (s *oneSync) run(ctx context.Context, tx Tx) error {
 		return errStateSwapped
 	}
 	if s.in.OnceID != "" {
-		fresh, err := tx.Once(ctx, s.in.OnceKind, s.in.OnceID, s.in.OnceUntil)
-		if err != nil {
+		if err := s.once(ctx, tx, s.in.OnceKind, s.in.OnceID, s.in.OnceUntil); err != nil {
 			return err
 		}
-		if !fresh {
-			return fmt.Errorf("%s: %s: %w", s.id.Source, s.in.OnceKind, ErrReplayed)
+	}
+	if s.id.StatementID != "" {
+		until := s.id.StatementUntil.Add(clockSlack)
+		if err := s.once(ctx, tx, "statement", statementKey(s.id), until); err != nil {
+			return err
 		}
 	}
 	rec, err := s.person(ctx, tx)
@@ -181,6 +186,25 @@ func (s *oneSync) run(ctx context.Context, tx Tx) error {
 		return err
 	}
 	return tx.AddEvents(ctx, s.events...)
+}
+
+func (s *oneSync) once(ctx context.Context, tx Tx, kind, id string, until time.Time) error {
+	fresh, err := tx.Once(ctx, kind, id, until)
+	if err == nil && !fresh {
+		err = fmt.Errorf("%s: %s: %w", s.id.Source, kind, ErrReplayed)
+	}
+	return err
+}
+
+// clockSlack is for replicas whose clocks differ: none of them forgets a
+// statement that another would still believe.
+const clockSlack = 10 * time.Minute
+
+// statementKey is what is remembered of a statement: of one length, and another
+// at every source.
+func statementKey(id *claims.Identity) string {
+	sum := sha256.Sum256([]byte(id.Source + "\x00" + id.StatementID))
+	return hex.EncodeToString(sum[:])
 }
 
 // sync makes the memberships what the statement wants, and keeps the statement.

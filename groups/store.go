@@ -184,6 +184,7 @@ type LoginFilter struct {
 	Source  string
 	Subject string
 	Session string
+	Alias   string
 }
 
 // Store keeps the directory. It is safe for concurrent use.

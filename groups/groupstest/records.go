@@ -117,9 +117,9 @@ var sessions = map[string]func(*testing.T, groups.Store){
 
 func testDeleteLogins(t *testing.T, s groups.Store) {
 	ids := addUsers(t, s, "alice", "bob")
-	a := groups.Login{ID: "a", User: ids[0], Source: "s", Subject: "x", Session: "1", Created: noon}
-	b := groups.Login{ID: "b", User: ids[0], Source: "s", Subject: "x", Session: "2", Created: noon.Add(-time.Second)}
-	c := groups.Login{ID: "c", User: ids[0], Source: "t", Subject: "x", Session: "1", Created: noon}
+	a := groups.Login{ID: "a", User: ids[0], Source: "s", Subject: "x", Session: "1", Alias: "n", Created: noon}
+	b := groups.Login{ID: "b", User: ids[0], Source: "s", Subject: "x", Session: "2", Alias: "n", Created: noon.Add(-time.Second)}
+	c := groups.Login{ID: "c", User: ids[0], Source: "t", Subject: "x", Session: "1", Alias: "n", Created: noon}
 	d := groups.Login{ID: "d", User: ids[1], Source: "s", Subject: "y", Created: noon}
 	all := []groups.Login{a, b, c, d}
 	for name, step := range map[string]struct {
@@ -130,6 +130,10 @@ func testDeleteLogins(t *testing.T, s groups.Store) {
 		"user":              {groups.LoginFilter{User: ids[0]}, []groups.Login{b, a, c}},
 		"source, subject":   {groups.LoginFilter{Source: "s", Subject: "x"}, []groups.Login{b, a}},
 		"source session":    {groups.LoginFilter{Source: "s", Session: "1"}, []groups.Login{a}},
+		"source, alias":     {groups.LoginFilter{Source: "s", Alias: "n"}, []groups.Login{b, a}},
+		"session of alias":  {groups.LoginFilter{Source: "s", Alias: "n", Session: "1"}, []groups.Login{a}},
+		"another alias":     {groups.LoginFilter{Source: "s", Alias: "N"}, nil},
+		"alias of another":  {groups.LoginFilter{Source: "s", Alias: "n", Subject: "y"}, nil},
 		"user and source":   {groups.LoginFilter{User: ids[0], Source: "t"}, []groups.Login{c}},
 		"nobody":            {groups.LoginFilter{Source: "s", Subject: "z"}, nil},
 		"fields that fight": {groups.LoginFilter{ID: "a", User: ids[1]}, nil},

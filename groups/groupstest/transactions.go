@@ -267,6 +267,28 @@ var shared = map[string]func(*testing.T, func(*testing.T) groups.Store){
 		same(t, "Epoch", must[int64](t)(s.Epoch(t.Context())), epoch)
 		same(t, "outbox", len(must[[]groups.Work](t)(s.Outbox(t.Context(), 10))), 1)
 	},
+	"a single use holds on every store and after a restart, until it is swept": func(t *testing.T, open func(*testing.T) groups.Store) {
+		a, b := open(t), open(t)
+		once := func(s groups.Store, want bool) {
+			t.Helper()
+			update(t, s, func(ctx context.Context, tx groups.Tx) error {
+				fresh, err := tx.Once(ctx, "statement", "id", noon)
+				same(t, "fresh", fresh, want)
+				return err
+			})
+		}
+		once(a, true)
+		once(b, false)
+		if err := errors.Join(a.Close(), b.Close()); err != nil {
+			t.Fatal(err)
+		}
+		a = open(t)
+		once(a, false)
+		update(t, a, func(ctx context.Context, tx groups.Tx) error { return tx.Sweep(ctx, noon.Add(-time.Second)) })
+		once(a, false)
+		update(t, a, func(ctx context.Context, tx groups.Tx) error { return tx.Sweep(ctx, noon) })
+		once(a, true)
+	},
 	"a notice reaches the watchers of other stores within 2 s": func(t *testing.T, open func(*testing.T) groups.Store) {
 		a, b := open(t), open(t)
 		got := make(chan groups.Notice, 10)

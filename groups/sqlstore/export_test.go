@@ -2,9 +2,12 @@ package sqlstore
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"testing"
 	"testing/fstest"
+
+	"github.com/pressly/goose/v3"
 )
 
 // LimitPages bounds the size of the database, which is how a full disk looks
@@ -30,6 +33,28 @@ func LogPages(t *testing.T, s *Store) (used, left int64) {
 		t.Fatal(err)
 	}
 	return frames, frames - copied
+}
+
+// MigrateDown takes the schema of a file back to a version.
+func MigrateDown(t *testing.T, path string, version int64) {
+	t.Helper()
+	file, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := (&database{path: path, file: file}).pool(1, "journal_mode(WAL)")
+	defer pool.Close()
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, pool, dir, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.DownTo(t.Context(), version); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // FailMigration begins a migration of a new file and lets it fail after its

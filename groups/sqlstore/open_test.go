@@ -1,12 +1,14 @@
 package sqlstore_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/groupgate/groupgate/groups"
 	"github.com/groupgate/groupgate/groups/sqlstore"
 )
 
@@ -41,7 +43,7 @@ func TestOpenRefuses(t *testing.T) {
 		at("text.db/groupgate.db"): "is not a folder",
 		at("text.db"):              "not a database",
 		at("folder.db"):            "not a regular file",
-		at("newer.db"):             "version 9999, this program knows versions up to 1",
+		at("newer.db"):             "version 9999, this program knows versions up to 2",
 		at("foreign.db"):           "another application",
 	} {
 		s, err := sqlstore.OpenSQLite(t.Context(), path, sqlstore.Options{})
@@ -131,10 +133,45 @@ func TestStartTogetherMigratesOnce(t *testing.T) {
 		}
 		wg.Wait()
 		var n int
-		if err := raw(t, path).QueryRow("select count(*) from goose_db_version where version_id > 0").Scan(&n); err != nil || n != 1 {
+		if err := raw(t, path).QueryRow("select count(*) from goose_db_version where version_id > 0").Scan(&n); err != nil || n != 2 {
 			t.Fatalf("%d migrations noted, %v", n, err)
 		}
 	}
+}
+
+// A database of the version before keeps its logins, also those that a process
+// of that version still writes beside a new one; and the way back is open.
+func TestMigrationOfAliases(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "groupgate.db")
+	open(t, path, sqlstore.Options{}).Close()
+	sqlstore.MigrateDown(t, path, 1)
+	mustExec(t, path, "insert into users (name, name_key, email, email_key, display, created) values ('alice', 'alice', '', '', '', 1)")
+	old := "insert into logins (id, user_id, source, subject, session, created, expires, claims_at) values ('%s', 1, 's', 'x', '', 1, 2, 1)"
+	mustExec(t, path, fmt.Sprintf(old, "before"))
+	s := open(t, path, sqlstore.Options{})
+	mustExec(t, path, fmt.Sprintf(old, "beside"))
+	for _, id := range []string{"before", "beside"} {
+		if l, err := s.LoginByID(t.Context(), id); err != nil || l.Subject != "x" || l.Alias != "" {
+			t.Errorf("%s: %+v, %v", id, l, err)
+		}
+	}
+	err := s.Update(t.Context(), func(tx groups.Tx) error {
+		return tx.PutLogin(t.Context(), &groups.Login{ID: "after", User: 1, Source: "s", Subject: "x", Alias: "n"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	sqlstore.MigrateDown(t, path, 1)
+	var n int
+	if err := raw(t, path).QueryRow("select count(*) from logins where subject = 'x'").Scan(&n); err != nil || n != 3 {
+		t.Errorf("%d logins after the way back, %v", n, err)
+	}
+	if err := raw(t, path).QueryRow("select count(*) from pragma_table_info('logins') where name = 'alias'").Scan(&n); err != nil || n != 0 {
+		t.Errorf("the column is still there: %d, %v", n, err)
+	}
+	open(t, path, sqlstore.Options{}).Close()
 }
 
 // A process that dies while it migrates leaves an empty database, not half a

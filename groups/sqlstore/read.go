@@ -17,13 +17,13 @@ type reader struct{ q querier }
 
 var _ groups.Reader = reader{}
 
-const loginColumns = `l.id, l.user_id, l.source, l.subject, l.session, l.created, l.expires, l.claims_at, l.sealed`
+const loginColumns = `l.id, l.user_id, l.source, l.subject, l.session, l.alias, l.created, l.expires, l.claims_at, l.sealed`
 
 func scanLogin(r *rows, l *groups.Login) error { return scanLoginAfter(r, l) }
 
 func scanLoginAfter(r *rows, l *groups.Login, before ...any) error {
 	var created, expires, claimsAt int64
-	err := r.Scan(append(before, &l.ID, &l.User, &l.Source, &l.Subject, &l.Session, &created, &expires, &claimsAt, &l.Grant)...)
+	err := r.Scan(append(before, &l.ID, &l.User, &l.Source, &l.Subject, &l.Session, &l.Alias, &created, &expires, &claimsAt, &l.Grant)...)
 	l.Created, l.Expires, l.ClaimsAt = when(created), when(expires), when(claimsAt)
 	return err
 }

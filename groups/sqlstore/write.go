@@ -95,11 +95,11 @@ func (t *tx) DeleteRule(ctx context.Context, id string) error {
 
 // PutLogin creates or replaces a login.
 func (t *tx) PutLogin(ctx context.Context, l *groups.Login) error {
-	return t.do(ctx, "put login", `insert into logins (id, user_id, source, subject, session, created, expires, claims_at, sealed)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+	return t.do(ctx, "put login", `insert into logins (id, user_id, source, subject, session, alias, created, expires, claims_at, sealed)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 		on conflict (id) do update set user_id = excluded.user_id, source = excluded.source, subject = excluded.subject, session = excluded.session,
-			created = excluded.created, expires = excluded.expires, claims_at = excluded.claims_at, sealed = excluded.sealed`,
-		l.ID, int64(l.User), l.Source, l.Subject, l.Session, micros(l.Created), micros(l.Expires), micros(l.ClaimsAt), blob(l.Grant))
+			alias = excluded.alias, created = excluded.created, expires = excluded.expires, claims_at = excluded.claims_at, sealed = excluded.sealed`,
+		l.ID, int64(l.User), l.Source, l.Subject, l.Session, l.Alias, micros(l.Created), micros(l.Expires), micros(l.ClaimsAt), blob(l.Grant))
 }
 
 // blob keeps "nothing" apart from a slice of length 0.
@@ -144,6 +144,7 @@ func (t *tx) DeleteLogins(ctx context.Context, f groups.LoginFilter) ([]groups.L
 	w.add(f.Source != "", `l.source = ?`, f.Source)
 	w.add(f.Subject != "", `l.subject = ?`, f.Subject)
 	w.add(f.Session != "", `l.session = ?`, f.Session)
+	w.add(f.Alias != "", `l.alias = ?`, f.Alias)
 	// Read, then delete by id: RETURNING promises no order.
 	logins, err := list(ctx, t, "delete logins", scanLogin,
 		`select `+loginColumns+` from logins l where `+w.text.String()+` order by l.created, l.id`, w.args...)
