@@ -74,6 +74,9 @@ func (c *checker) sourceKind(at string, s *claims.Config) {
 	if s.OIDC != nil {
 		c.oidc(at+".oidc", s.OIDC)
 	}
+	if s.SAML != nil {
+		c.saml(at+".saml", s.SAML)
+	}
 }
 
 func (c *checker) oidc(at string, o *claims.OIDCConfig) {
@@ -129,18 +132,9 @@ func (c *checker) clientKey(at, secret, key, certificate, id string) {
 func (c *checker) graph(at string, o *claims.OIDCConfig) {
 	g, own := o.GraphSettings(), o.Graph
 	c.empty(at+".client_id", own.ClientID, "")
-	c.clientKey(at, own.ClientSecret, own.ClientKey, own.ClientCertificate, own.ClientKeyID)
+	c.ownGraph(at, own)
 	if !c.empty(at+".tenant", own.Tenant, "") && o.Issuer != "" {
 		c.tenant(at+".tenant", g.Tenant)
-	}
-	for name, raw := range map[string]string{"url": own.URL, "token_url": own.TokenURL} {
-		if path := at + "." + name; c.written(path) && !c.empty(path, raw, "") {
-			u, err := address(raw)
-			if err == nil {
-				err = secure(u)
-			}
-			c.problem(path, err)
-		}
 	}
 	given := c.written(at+".client_secret") || c.written(at+".client_key") // and faulted, when it is not there after all
 	switch {
@@ -149,6 +143,20 @@ func (c *checker) graph(at string, o *claims.OIDCConfig) {
 		c.fault(at, "needs a client_secret or client_key of its own: its client_id is not the source's")
 	case !c.written(above(at)+".client_secret") && !c.written(above(at)+".client_key"):
 		c.fault(at, "needs client_secret or client_key, here or in the source: Graph is asked in the application's own name")
+	}
+}
+
+// ownGraph checks what needs nothing but the section itself.
+func (c *checker) ownGraph(at string, own *claims.GraphConfig) {
+	c.clientKey(at, own.ClientSecret, own.ClientKey, own.ClientCertificate, own.ClientKeyID)
+	for name, raw := range map[string]string{"url": own.URL, "token_url": own.TokenURL} {
+		if path := at + "." + name; c.written(path) && !c.empty(path, raw, "") {
+			u, err := address(raw)
+			if err == nil {
+				err = secure(u)
+			}
+			c.problem(path, err)
+		}
 	}
 }
 

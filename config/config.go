@@ -156,6 +156,9 @@ func (c *Config) fillSource(s *claims.Config) {
 	if s.Label == "" {
 		s.Label = s.Name
 	}
+	if s.SAML != nil && s.SAML.EntityID == "" {
+		s.SAML.EntityID = c.PublicURL + c.Prefix + "/saml/" + s.Name + "/metadata"
+	}
 	preset := claims.Presets["generic"]
 	if s.OIDC != nil {
 		if s.OIDC.Scopes == nil {
@@ -185,7 +188,7 @@ func (c *Config) fillSource(s *claims.Config) {
 func (c *Config) Path() string { return c.path }
 
 // Files lists every file whose change may change the configuration: the
-// configuration itself, what ${file:} named, certificates and keys.
+// configuration itself, what ${file:} named, certificates, keys and metadata.
 func (c *Config) Files() []string {
 	files := append([]string{c.path}, c.read...)
 	pairs := []proxy.TLSConfig{c.TLS}
@@ -194,6 +197,11 @@ func (c *Config) Files() []string {
 	}
 	for _, p := range pairs {
 		files = append(files, p.CertFile, p.KeyFile)
+	}
+	for _, s := range c.Sources {
+		if s.SAML != nil {
+			files = append(files, s.SAML.MetadataFile, s.SAML.CertFile, s.SAML.KeyFile)
+		}
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)

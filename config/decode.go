@@ -11,6 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
 )
 
@@ -42,7 +43,7 @@ type field struct {
 func nullable(key string) bool {
 	switch key {
 	case "cert_file", "key_file", "ca_file", "idp_entity_id", "preset", "keys", "token",
-		"client_key", "client_certificate", "client_key_id":
+		"client_key", "client_certificate", "client_key_id", "metadata_file", "metadata_certificate":
 		return true
 	}
 	return false
@@ -91,9 +92,7 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value, f field) {
 	switch {
 	case v.Kind() == reflect.Pointer:
 		made := reflect.New(v.Type().Elem())
-		if guard, ok := made.Interface().(*groups.GuardConfig); ok {
-			*guard = groups.DefaultGuard
-		}
+		made.Elem().Set(initial(made.Elem().Type()))
 		d.value(path, n, made.Elem(), f)
 		v.Set(made)
 	case v.Type() == reflect.TypeFor[time.Duration]():
@@ -117,6 +116,17 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value, f field) {
 	default:
 		d.structure(path, n, v)
 	}
+}
+
+// initial is what an optional section holds once it is written.
+func initial(t reflect.Type) reflect.Value {
+	switch t {
+	case reflect.TypeFor[groups.GuardConfig]():
+		return reflect.ValueOf(groups.DefaultGuard)
+	case reflect.TypeFor[claims.SAMLConfig]():
+		return reflect.ValueOf(claims.DefaultSAML)
+	}
+	return reflect.Zero(t)
 }
 
 // unwrap follows anchors and aliases to the node that holds a value; nil

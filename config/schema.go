@@ -79,7 +79,7 @@ func describe(s *jsonschema.Schema, v reflect.Value, path string) {
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
-		describe(s, reflect.Zero(v.Type().Elem()), path)
+		describe(s, initial(v.Type().Elem()), path)
 	case reflect.Slice:
 		if s.Items != nil {
 			describe(s.Items, reflect.Zero(v.Type().Elem()), path)

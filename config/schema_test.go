@@ -170,10 +170,13 @@ func TestTheSchemaSaysDefaultsAndWhatIsMissingYet(t *testing.T) {
 		t.Errorf("headers.max_bytes: %v", d)
 	}
 	source := s.Properties["sources"].Items
+	if p := source.Properties["saml"].Properties; p["sign_requests"].Default != true || p["metadata_refresh"].Default != "1h" || p["subject"].Default != "nameid" {
+		t.Errorf("defaults of saml: %v, %v, %v", p["sign_requests"].Default, p["metadata_refresh"].Default, p["subject"].Default)
+	}
 	if s.Properties["sources"].Items.Properties["oidc"].AdditionalProperties == nil {
 		t.Error("sources[].oidc takes any key")
 	}
-	for _, p := range []*schema{source.Properties["saml"], s.Properties["targets"], s.Properties["admin"].Properties["groups"]} {
+	for _, p := range []*schema{source.Properties["ldap"], s.Properties["targets"], s.Properties["admin"].Properties["groups"]} {
 		if !strings.HasPrefix(p.Description, "not supported yet (") {
 			t.Errorf("described as %q", p.Description)
 		}
