@@ -132,18 +132,37 @@ func (s *site) sign(m *member, audience string, now time.Time) (string, error) {
 // SealSigningKey encrypts a signing key for the store, with the first of the
 // session keys; OpenSigningKey opens it with any of them.
 func SealSigningKey(sessionKeys [][]byte, pkcs8 []byte) ([]byte, error) {
-	k, err := newKeyring(sessionKeys)
-	if err != nil {
-		return nil, err
-	}
-	return k.seal(purposeSigning, pkcs8, ""), nil
+	return sealKey(sessionKeys, purposeSigning, pkcs8, "")
 }
 
 // OpenSigningKey is the reverse of SealSigningKey.
 func OpenSigningKey(sessionKeys [][]byte, sealed []byte) ([]byte, error) {
+	return openKey(sessionKeys, purposeSigning, sealed, "")
+}
+
+// SealSourceKey encrypts the key that a source knows us by, in whatever form,
+// as SealSigningKey does. It opens for the source of that name alone.
+func SealSourceKey(sessionKeys [][]byte, source string, key []byte) ([]byte, error) {
+	return sealKey(sessionKeys, purposeSource, key, source)
+}
+
+// OpenSourceKey is the reverse of SealSourceKey.
+func OpenSourceKey(sessionKeys [][]byte, source string, sealed []byte) ([]byte, error) {
+	return openKey(sessionKeys, purposeSource, sealed, source)
+}
+
+func sealKey(sessionKeys [][]byte, purpose string, plain []byte, context string) ([]byte, error) {
 	k, err := newKeyring(sessionKeys)
 	if err != nil {
 		return nil, err
 	}
-	return k.open(purposeSigning, sealed, "")
+	return k.seal(purpose, plain, context), nil
+}
+
+func openKey(sessionKeys [][]byte, purpose string, sealed []byte, context string) ([]byte, error) {
+	k, err := newKeyring(sessionKeys)
+	if err != nil {
+		return nil, err
+	}
+	return k.open(purpose, sealed, context)
 }

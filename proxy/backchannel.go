@@ -6,10 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/groupgate/groupgate/claims"
@@ -18,7 +15,6 @@ import (
 
 const (
 	maxLogoutBody = 64 << 10
-	drainBody     = 2 << 20
 	// logoutSlack is for replicas whose clocks differ: none of them forgets a
 	// token that another would still believe.
 	logoutSlack = 10 * time.Minute
@@ -49,7 +45,7 @@ func (p *Proxy) backchannel(x *exchange, r *http.Request, source string) error {
 }
 
 func (p *Proxy) endByToken(x *exchange, r *http.Request, src claims.LogoutVerifier) error {
-	token, err := logoutToken(r)
+	token, err := logoutToken(x, r)
 	if err != nil {
 		return err
 	}
@@ -59,21 +55,40 @@ func (p *Proxy) endByToken(x *exchange, r *http.Request, src claims.LogoutVerifi
 		return fmt.Errorf("%w: %w", errLogout, err)
 	case err != nil:
 		return err
-	case l.Subject == "" && l.Session == "":
+	}
+	return p.endBySource(x, r, l)
+}
+
+// endBySource ends the logins that a source's message names, once.
+func (p *Proxy) endBySource(x *exchange, r *http.Request, l *claims.Logout) error {
+	if l.Subject == "" && len(l.Aliases) == 0 && len(l.Sessions) == 0 {
 		return fmt.Errorf("%w: it would end everybody's login", errLogout)
+	}
+	var fit []groups.LoginFilter
+	for _, alias := range orAny(l.Aliases) {
+		for _, session := range orAny(l.Sessions) {
+			fit = append(fit, groups.LoginFilter{Source: x.source, Subject: l.Subject, Alias: alias, Session: session})
+		}
 	}
 	// The provider may not wait for the answer; the person is signed out there
 	// all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeWait)
 	defer cancel()
-	_, err = p.dir.EndLoginsOnce(ctx,
+	_, err := p.dir.EndLoginsOnce(ctx,
 		groups.SingleUse{Kind: "logout", ID: logoutID(x.source, l.ID), Until: l.Expires.Add(logoutSlack)},
-		groups.LoginFilter{Source: x.source, Subject: l.Subject, Session: l.Session},
-		"source "+x.source, "signed out at the source", x.id)
+		fit, "source "+x.source, "signed out at the source", x.id)
 	if errors.Is(err, groups.ErrReplayed) {
-		return fmt.Errorf("%w: the logout token was used before", errLogout)
+		return fmt.Errorf("%w: the message was used before", errLogout)
 	}
 	return err
+}
+
+// orAny is a list to filter by; nothing in it filters nothing.
+func orAny(list []string) []string {
+	if len(list) == 0 {
+		return []string{""}
+	}
+	return list
 }
 
 // logoutID is what is remembered of a token: of one length, and another at
@@ -85,29 +100,14 @@ func logoutID(source, jti string) string {
 
 // logoutToken reads the form (section 2.5). What else it holds is passed over;
 // the query is not looked at.
-func logoutToken(r *http.Request) (string, error) {
-	types := r.Header["Content-Type"]
-	if len(types) != 1 {
-		return "", fmt.Errorf("%w: there is not one content type", errLogout)
-	}
-	if kind, _, err := mime.ParseMediaType(types[0]); err != nil || kind != "application/x-www-form-urlencoded" {
-		return "", fmt.Errorf("%w: the body is not a form", errLogout)
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxLogoutBody+1))
-	if err != nil {
-		return "", fmt.Errorf("%w: the body broke off", errLogout)
-	}
-	if len(body) > maxLogoutBody {
-		// Who is cut off while writing does not read why: the connection is
-		// reset under it. Who sends much more has been told in other ways.
-		_, _ = io.CopyN(io.Discard, r.Body, drainBody)
-		return "", errBody
-	}
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return "", fmt.Errorf("%w: the form is malformed", errLogout)
-	}
-	if len(form["logout_token"]) != 1 || form["logout_token"][0] == "" {
+func logoutToken(x *exchange, r *http.Request) (string, error) {
+	form, err := readForm(r, maxLogoutBody)
+	switch {
+	case errors.Is(err, errBody):
+		return "", err
+	case err != nil:
+		return "", fmt.Errorf("%w: %w", errLogout, err)
+	case len(form["logout_token"]) != 1 || form["logout_token"][0] == "":
 		return "", fmt.Errorf("%w: there is not one logout token", errLogout)
 	}
 	return form["logout_token"][0], nil

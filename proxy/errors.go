@@ -23,6 +23,8 @@ var (
 	errMethod          = errors.New("method not allowed")
 	errQuery           = errors.New("the query is malformed, or says something twice")
 	errSource          = errors.New("no such source")
+	errForm            = errors.New("not a form that counts")
+	errMedia           = errors.New("not a form at all")
 	errBody            = errors.New("the body is too large")
 	errLogout          = errors.New("not a logout request that counts")
 	errOrigin          = errors.New("the socket was opened by another site's page")
@@ -67,6 +69,8 @@ var answers = []struct {
 	{errSource, answer{status: 404, code: "unknown_source", again: true}},
 	{errBody, answer{status: 413, code: "too_large", level: info}},
 	{errLogout, answer{status: 400, code: "invalid_request", level: info}}, // the word of RFC 6749 section 5.2
+	{errForm, answer{status: 400, code: "bad_request", level: info}},
+	{errMedia, answer{status: 415, code: "unsupported_media_type", level: info}},
 	{errNoFlow, answer{status: 400, code: "no_login", again: true, level: info}},
 	{groups.ErrReplayed, answer{status: 400, code: "replayed", again: true, level: info}},
 	{groups.ErrNameTaken, answer{status: 403, code: "name_taken", level: info}},
@@ -96,7 +100,7 @@ func answerFor(err error) answer {
 // client gets fixed words and the request's id, never the error's text.
 func (p *Proxy) fail(x *exchange, r *http.Request, err error) {
 	a := p.fault(x, err)
-	navigation := navigates(r)
+	navigation := navigates(r) || x.posted && navigatesAs(r, http.MethodGet)
 	if a.status == http.StatusUnauthorized && navigation {
 		p.toLogin(x, r)
 		return
@@ -190,6 +194,10 @@ func (p *Proxy) writePage(x *exchange, r *http.Request, status int, d page.Data)
 		p.log.Error("page not written", zap.String("request_id", x.id), zap.Error(err))
 	}
 	ownHeaders(x.Header())
+	if on, is := d.(page.Continue); is {
+		x.Header().Set("Content-Security-Policy", on.Policy())
+		x.Header().Del("X-Frame-Options") // it knows no origins
+	}
 	x.Header().Set("Content-Type", "text/html; charset=utf-8")
 	x.Header().Set("Content-Language", l.Tag)
 	x.WriteHeader(status)

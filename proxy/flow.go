@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
@@ -23,12 +24,20 @@ const (
 	// maxLogins is how many logins one browser may have under way; a new one
 	// makes the oldest go.
 	maxLogins = 10
+	// maxKept bounds what a login cookie keeps of its flow: with the longest
+	// return path it is less, unless that is of bytes that JSON doubles.
+	maxKept = 3 << 10
+	// maxLoginBytes bounds all login cookies of a browser together. They go
+	// with every request, and the proxies in front of us take a Cookie header
+	// of 8 KiB at most (nginx's default).
+	maxLoginBytes = 6 << 10
 )
 
 // flow is a login under way. It is kept nowhere here: the state parameter
 // carries it sealed, and a cookie of its own binds it to the browser that
-// began it. Anonymous starts therefore cost no memory, any replica can finish
-// a login, and tabs do not get in each other's way.
+// began it. Where the source echoes too little for that (claims.PostBack), the
+// cookie carries it as well. Anonymous starts therefore cost no memory, any
+// replica can finish a login, and tabs do not get in each other's way.
 type flow struct {
 	ID     string `json:"i"` // 128 bit; also the value of the binding cookie
 	Source string `json:"s"`
@@ -37,7 +46,13 @@ type flow struct {
 	// Bind is set for a portal: the hash of the flow id that the portal's own
 	// cookie holds.
 	Bind string `json:"b,omitempty"`
+	// Old is the login that this browser had when it began, where the answer
+	// will come without the session's cookie.
+	Old string `json:"o,omitempty"`
 }
+
+// idLength is the length of what newID answers.
+const idLength = 22
 
 func newID() string {
 	var b [16]byte
@@ -45,19 +60,24 @@ func newID() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-func (s *site) sealFlow(f flow) string {
-	plain, _ := json.Marshal(f) // strings and numbers only
-	return s.keys.sealText(purposeState, plain)
+// sealFlow makes a text of a flow. Sealed for one purpose it opens for no other:
+// what an address bar shows is nothing to put in a cookie.
+func (s *site) sealFlow(purpose string, f flow) string {
+	var plain bytes.Buffer
+	enc := json.NewEncoder(&plain)
+	enc.SetEscapeHTML(false) // it would make six bytes of every & of a query
+	_ = enc.Encode(f)        // strings and numbers only
+	return s.keys.sealText(purpose, plain.Bytes())
 }
 
-// openFlow answers the flow of a state parameter, or false: not ours, or too
-// old.
-func (s *site) openFlow(state string, now time.Time) (flow, int, bool) {
-	sealed, err := base64.RawURLEncoding.DecodeString(state)
+// openFlow answers the flow of a sealed text and which key sealed it, or false:
+// not ours, or too old.
+func (s *site) openFlow(purpose, text string, now time.Time) (flow, int, bool) {
+	sealed, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
 		return flow{}, 0, false
 	}
-	for i, aead := range s.keys.aeads[purposeState] {
+	for i, aead := range s.keys.aeads[purpose] {
 		plain, err := aead.Open(nil, nil, sealed, nil)
 		if err != nil {
 			continue
@@ -72,13 +92,34 @@ func (s *site) openFlow(state string, now time.Time) (flow, int, bool) {
 	return flow{}, 0, false
 }
 
+// keepFlow seals a flow for its cookie. A browser drops a cookie of more than
+// 4096 bytes without a word (RFC 6265 section 6.1), and with it the login: an
+// address that does not fit is forgotten instead.
+func (s *site) keepFlow(f flow) string {
+	kept := s.sealFlow(purposeKept, f)
+	if len(kept) <= maxKept {
+		return kept
+	}
+	portal, _ := s.returnAddress(f.Return)
+	f.Return = "/"
+	if portal != nil {
+		f.Return = portal.origin + "/"
+	}
+	return s.sealFlow(purposeKept, f)
+}
+
 // claimsFlow is the flow as its source sees it.
-func (s *site) claimsFlow(f flow, key int, state string) *claims.Flow {
+func (s *site) claimsFlow(src claims.Source, f flow, key int, state string) *claims.Flow {
+	back := "/callback/" + f.Source
+	if _, posts := src.(claims.PostBack); posts {
+		back = "/saml/" + f.Source + "/acs"
+	}
 	return &claims.Flow{
 		ID: f.ID, State: state,
 		Nonce:       s.keys.derive(key, macNonce, f.ID),
 		Verifier:    s.keys.derive(key, macVerifier, f.ID),
-		RedirectURI: s.public + s.prefix + "/callback/" + f.Source,
+		RequestID:   s.keys.requestID(key, f.ID),
+		RedirectURI: s.public + s.prefix + back,
 		Started:     time.Unix(f.Began, 0),
 	}
 }
@@ -90,36 +131,50 @@ func (s *site) loginCookie(id string) string {
 	return s.loginPrefix + hex.EncodeToString(sum[:4])
 }
 
-// bindFlow sets the flow's cookie, and takes the oldest ones away when there
-// would be more than maxLogins. SameSite=None because a SAML answer is a
-// cross-site POST; browsers take Secure on plain-http loopback too.
-func (s *site) bindFlow(w http.ResponseWriter, r *http.Request, f flow) {
+// bindFlow sets the flow's cookie, with what it keeps of the flow, and takes
+// the oldest ones away when there would be more of them than maxLogins or
+// maxLoginBytes. SameSite=None because a SAML answer is a cross-site POST;
+// browsers take Secure on plain-http loopback too.
+func (s *site) bindFlow(w http.ResponseWriter, r *http.Request, f flow, kept string) {
+	value := strconv.FormatInt(f.Began, 36) + "." + f.ID
+	if kept != "" {
+		value += "." + kept
+	}
 	type pending struct {
 		name  string
 		began int64
+		size  int
 	}
 	var have []pending
 	for name, value := range cookies(r) {
-		if !strings.HasPrefix(name, s.loginPrefix) {
-			continue
+		if strings.HasPrefix(name, s.loginPrefix) {
+			began, _, _ := splitLogin(value)
+			have = append(have, pending{name, began, len(name) + len(value)})
 		}
-		when, _, _ := strings.Cut(value, ".")
-		began, _ := strconv.ParseInt(when, 36, 64)
-		have = append(have, pending{name, began})
 	}
 	// Browsers send older cookies first (RFC 6265 section 5.4): that orders
 	// those of one second.
 	slices.Reverse(have)
 	slices.SortStableFunc(have, func(a, b pending) int { return cmp.Compare(b.began, a.began) })
+	size := len(s.loginCookie(f.ID)) + len(value)
 	for i, p := range have {
-		if i >= maxLogins-1 || f.Began-p.began > int64(loginLife/time.Second) {
+		size += p.size
+		if i >= maxLogins-1 || size > maxLoginBytes || f.Began-p.began > int64(loginLife/time.Second) {
 			s.dropLoginCookie(w, p.name)
 		}
 	}
 	http.SetCookie(w, &http.Cookie{
-		Name: s.loginCookie(f.ID), Value: strconv.FormatInt(f.Began, 36) + "." + f.ID, Path: "/",
+		Name: s.loginCookie(f.ID), Value: value, Path: "/",
 		MaxAge: int(loginLife / time.Second), Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode,
 	})
+}
+
+// splitLogin reads a login cookie's value.
+func splitLogin(value string) (began int64, id, kept string) {
+	when, rest, _ := strings.Cut(value, ".")
+	id, kept, _ = strings.Cut(rest, ".")
+	began, _ = strconv.ParseInt(when, 36, 64)
+	return began, id, kept
 }
 
 func (s *site) dropLoginCookie(w http.ResponseWriter, name string) {
@@ -128,18 +183,19 @@ func (s *site) dropLoginCookie(w http.ResponseWriter, name string) {
 	})
 }
 
-// bound reports whether this browser began the flow.
-func (s *site) bound(r *http.Request, id string) bool {
+// bound reports whether this browser began the flow, and what its cookie keeps
+// of it.
+func (s *site) bound(r *http.Request, id string) (kept string, ok bool) {
 	want := s.loginCookie(id)
 	for name, value := range cookies(r) {
 		if name != want {
 			continue
 		}
-		if _, got, _ := strings.Cut(value, "."); equalSecret(got, id) {
-			return true
+		if _, got, kept := splitLogin(value); equalSecret(got, id) {
+			return kept, true
 		}
 	}
-	return false
+	return "", false
 }
 
 // boundHash finds the flow of this browser whose id has the hash.
@@ -148,7 +204,7 @@ func (s *site) boundHash(r *http.Request, hash string) (cookie string, ok bool) 
 		if !strings.HasPrefix(name, s.loginPrefix) {
 			continue
 		}
-		if _, id, _ := strings.Cut(value, "."); equalSecret(bindHash(id), hash) {
+		if _, id, _ := splitLogin(value); equalSecret(bindHash(id), hash) {
 			return name, true
 		}
 	}

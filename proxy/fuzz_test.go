@@ -289,35 +289,36 @@ func FuzzOpenFlow(f *testing.F) {
 	now := time.Unix(1_800_000_000, 0)
 	f.Add("", "test", "/x", int64(0))
 	f.Add("AAAA", "", "//evil", int64(1799))
-	f.Add(s.sealFlow(flow{ID: "x", Source: "test", Began: now.Unix()}), "a b", "/\xff", int64(1801))
+	f.Add(s.sealFlow(purposeState, flow{ID: "x", Source: "test", Began: now.Unix()}), "a b", "/\xff", int64(1801))
+	f.Add(s.sealFlow(purposeKept, flow{ID: "x", Source: "test", Began: now.Unix()}), "a", "/&<>", int64(1))
 	f.Add(s.sealHandover(handover{ID: "x", Expires: now.Unix() + 60}), "s", "/", int64(-61))
 	f.Fuzz(func(t *testing.T, made, source, rd string, age int64) {
-		if back, _, ok := s.openFlow(made, now); ok && back.ID != "x" { // the one seed that is ours
-			t.Fatalf("%q opens", made)
-		}
 		age %= 1 << 20
-		want := flow{ID: newID(), Source: strings.ToValidUTF8(source, ""), Began: now.Unix() - age, Return: strings.ToValidUTF8(rd, "")}
-		sealed := s.sealFlow(want)
-		got, key, ok := s.openFlow(sealed, now)
-		if fresh := age < int64(loginLife/time.Second) && age > -60; ok != fresh {
-			t.Fatalf("%d s old: %v", age, ok)
-		}
-		if ok && (got != want || key != 0) {
-			t.Fatalf("%+v came back as %+v", want, got)
-		}
-		if sealed != "" {
+		want := flow{ID: newID(), Source: strings.ToValidUTF8(source, ""), Began: now.Unix() - age, Return: strings.ToValidUTF8(rd, ""), Old: "o"}
+		for purpose, other := range map[string]string{purposeState: purposeKept, purposeKept: purposeState} {
+			if back, _, ok := s.openFlow(purpose, made, now); ok && back.ID != "x" { // the one seed that is ours
+				t.Fatalf("%q opens", made)
+			}
+			sealed := s.sealFlow(purpose, want)
+			got, key, ok := s.openFlow(purpose, sealed, now)
+			if fresh := age < int64(loginLife/time.Second) && age > -60; ok != fresh {
+				t.Fatalf("%d s old: %v", age, ok)
+			}
+			if ok && (got != want || key != 0) {
+				t.Fatalf("%+v came back as %+v", want, got)
+			}
 			b := []byte(sealed)
 			b[len(made)%len(b)] ^= 1
-			if _, _, ok := s.openFlow(string(b), now); ok && string(b) != sealed {
+			if _, _, ok := s.openFlow(purpose, string(b), now); ok && string(b) != sealed {
 				// The last digit of base64 may hold bits that mean nothing.
 				if len(made)%len(b) != len(b)-1 {
-					t.Fatal("a changed state opens")
+					t.Fatal("a changed flow opens")
 				}
 			}
-		}
-		for _, purpose := range []string{purposeHandover, purposeGrant, purposeSignOut} {
-			if _, err := s.keys.openText(purpose, sealed); err == nil {
-				t.Fatalf("a state opens as %s", purpose)
+			for _, foreign := range []string{other, purposeHandover, purposeGrant, purposeSignOut} {
+				if _, err := s.keys.openText(foreign, sealed); err == nil {
+					t.Fatalf("a %s opens as %s", purpose, foreign)
+				}
 			}
 		}
 	})

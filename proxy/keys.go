@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 )
@@ -23,12 +24,16 @@ type keyring struct {
 // Purposes of the keyring.
 const (
 	purposeState    = "login state"
+	purposeKept     = "login in the browser"
 	purposeHandover = "portal handover"
 	purposeGrant    = "source grant"
 	purposeSignOut  = "sign-out state"
+	purposeLeaving  = "sign-out in the browser"
 	purposeSigning  = "assertion signing key"
+	purposeSource   = "key of a source"
 	macNonce        = "nonce"
 	macVerifier     = "code verifier"
+	macRequest      = "request id"
 )
 
 // minKeyBytes is what contract section 3 asks of a session key.
@@ -43,7 +48,7 @@ func newKeyring(masters [][]byte) (*keyring, error) {
 		if len(m) < minKeyBytes {
 			return nil, fmt.Errorf("session key %d has %d bytes, at least %d are needed", i+1, len(m), minKeyBytes)
 		}
-		for _, purpose := range []string{purposeState, purposeHandover, purposeGrant, purposeSignOut, purposeSigning} {
+		for _, purpose := range []string{purposeState, purposeKept, purposeHandover, purposeGrant, purposeSignOut, purposeLeaving, purposeSigning, purposeSource} {
 			aead, err := deriveAEAD(m, purpose)
 			if err != nil {
 				return nil, err
@@ -99,7 +104,17 @@ func (k *keyring) openText(purpose, text string) ([]byte, error) {
 // nonce and the code verifier need no place of their own to be kept in. index
 // picks the key: a login that began before a rotation ends after it.
 func (k *keyring) derive(index int, use, id string) string {
+	return base64.RawURLEncoding.EncodeToString(k.mac(index, use, id))
+}
+
+// requestID is the id of a login's request in the form that XML wants of one
+// (an NCName, SAML Core 1.3.4).
+func (k *keyring) requestID(index int, id string) string {
+	return "id-" + hex.EncodeToString(k.mac(index, macRequest, id))
+}
+
+func (k *keyring) mac(index int, use, id string) []byte {
 	mac := hmac.New(sha256.New, k.masters[index])
 	mac.Write([]byte("groupgate " + use + "\x00" + id))
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	return mac.Sum(nil)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,10 +42,10 @@ func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
 		"/userinfo": p.userinfo, "/sign_out": p.signOut,
 	}[endpoint]
 	allowed, methods := read || endpoint == "/sign_out" && r.Method == http.MethodPost, "GET, HEAD"
-	if of := p.ofSource(name); of != nil && rest != "" && !strings.Contains(rest, "/") {
-		serve = func(x *exchange, r *http.Request) error { return of(x, r, rest) }
-		if name == "backchannel" {
-			allowed, methods = r.Method == http.MethodPost, "POST"
+	if of, source, takes := p.ofSource(name, rest); of != nil {
+		serve = func(x *exchange, r *http.Request) error { return of(x, r, source) }
+		if takes != "" {
+			allowed, methods = slices.Contains(strings.Split(takes, ", "), r.Method), takes
 		}
 	}
 	switch {
@@ -60,17 +61,32 @@ func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
 	}
 }
 
-// ofSource answers what serves PREFIX/NAME/SOURCE, nil when nothing does.
-func (p *Proxy) ofSource(name string) func(x *exchange, r *http.Request, source string) error {
+// ofSource answers what serves PREFIX/NAME/REST for which source, nil when
+// nothing does, and the methods it takes where those are not the reading ones.
+func (p *Proxy) ofSource(name, rest string) (serve func(x *exchange, r *http.Request, source string) error, source, takes string) {
+	source, what, below := strings.Cut(rest, "/")
+	if source == "" {
+		return nil, "", ""
+	}
+	if below {
+		name += "/" + what
+	}
 	switch name {
 	case "callback":
-		return p.callback
+		serve = p.callback
 	case "backchannel":
-		return p.backchannel
+		serve, takes = p.backchannel, "POST"
 	case "frontchannel":
-		return p.frontchannel
+		serve = p.frontchannel
+	case "saml/acs":
+		serve, takes = p.postBack, "POST"
+	case "saml/metadata":
+		serve = p.metadata
+	case "saml/slo":
+		// Not HEAD, by which nobody is answered: a message counts once.
+		serve, takes = p.singleLogout, "GET, POST"
 	}
-	return nil
+	return serve, source, takes
 }
 
 // query reads the parameters of one of our own endpoints. One that stands
@@ -105,7 +121,7 @@ func (p *Proxy) loginAddress(x *exchange, r *http.Request, rd string) string {
 	q := url.Values{}
 	if x.host != nil && x.host.portal {
 		f := flow{ID: newID(), Began: p.now().Unix()}
-		s.bindFlow(x, r, f)
+		s.bindFlow(x, r, f, "")
 		q.Set("bind", bindHash(f.ID))
 		rd = x.host.origin + rd
 	}
@@ -184,11 +200,19 @@ func (p *Proxy) start(x *exchange, r *http.Request) error {
 		return fmt.Errorf("start: %w", errSource)
 	}
 	x.source = f.Source
-	state := s.sealFlow(f)
+	state, kept := f.ID, ""
+	if _, posts := src.(claims.PostBack); posts {
+		if m, err := p.find(s, r, ""); err == nil && m != nil {
+			f.Old = m.view.Login.ID
+		}
+		kept = s.keepFlow(f)
+	} else {
+		state = s.sealFlow(purposeState, f)
+	}
 	ownHeaders(x.Header())
-	s.bindFlow(x, r, f)
+	s.bindFlow(x, r, f, kept)
 	_, end := s.step(r.Context(), "source challenge", f.Source)
-	err = src.Challenge(x, r, s.claimsFlow(f, 0, state))
+	err = src.Challenge(x, r, s.claimsFlow(src, f, 0, state))
 	end(err)
 	if err != nil {
 		x.Header().Del("Set-Cookie")
@@ -211,14 +235,24 @@ func (p *Proxy) callback(x *exchange, r *http.Request, source string) error {
 		return err
 	}
 	state := q.Get("state")
-	f, key, ok := s.openFlow(state, p.now())
-	if !ok || f.Source != source || !s.bound(r, f.ID) || !p.used.first(f.ID, p.now()) {
+	f, key, ok := s.openFlow(purposeState, state, p.now())
+	if ok {
+		_, ok = s.bound(r, f.ID)
+	}
+	if !ok || f.Source != source || !p.used.first(f.ID, p.now()) {
 		s.logins[source].add(errNoFlow)
 		return fmt.Errorf("%s: %w", source, errNoFlow)
 	}
 	s.dropLoginCookie(x, s.loginCookie(f.ID))
-	login, err := p.authenticate(x, r, src, f, key, state)
-	s.logins[source].add(err)
+	return p.land(x, r, src, f, s.claimsFlow(src, f, key, state))
+}
+
+// land ends a login: it takes the source's answer in, and sends the browser
+// where the flow says.
+func (p *Proxy) land(x *exchange, r *http.Request, src claims.Source, f flow, cf *claims.Flow) error {
+	s := x.site
+	login, err := p.authenticate(x, r, src, f, cf)
+	s.logins[src.Name()].add(err)
 	p.Stats.LoginTook.Observe(p.now().Sub(x.began))
 	if err != nil {
 		return err
@@ -233,19 +267,25 @@ func (p *Proxy) callback(x *exchange, r *http.Request, source string) error {
 }
 
 // authenticate makes the source's answer a session, under a new cookie.
-func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f flow, key int, state string) (login string, err error) {
+func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f flow, cf *claims.Flow) (login string, err error) {
 	s := x.site
 	_, end := s.step(r.Context(), "source authenticate", src.Name())
-	id, grant, err := src.Authenticate(r, s.claimsFlow(f, key, state))
+	id, grant, err := src.Authenticate(r, cf)
 	end(err)
+	if err == nil && f.ID == "" && id.StatementID == "" {
+		err = fmt.Errorf("%s: %w: nothing says that the answer is new", src.Name(), claims.ErrProtocol)
+	}
 	if err != nil {
-		p.noteFailure(x, r, err)
+		p.noteFailure(x, r, f, err)
 		return "", err
 	}
 	now := p.now()
 	l := &groups.Login{
-		ID: newID(), Source: id.Source, Subject: id.Subject, Session: id.Session,
+		ID: newID(), Source: id.Source, Subject: id.Subject, Session: id.Session, Alias: id.Alias,
 		Created: now, Expires: now.Add(s.lifetime), ClaimsAt: now,
+	}
+	if !id.SessionEnds.IsZero() && id.SessionEnds.Before(l.Expires) {
+		l.Expires = id.SessionEnds
 	}
 	if l.Grant, err = s.sealGrant(l, grant); err != nil {
 		return "", err
@@ -254,32 +294,43 @@ func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f 
 	if err != nil {
 		return "", err
 	}
-	value, hash := newSessionID()
+	if old != nil {
+		f.Old = old.view.Login.ID
+	}
+	in := groups.SignIn{Identity: id, Login: l, Session: &groups.Session{Used: now}, Request: x.id}
+	if f.ID != "" {
+		in.OnceKind, in.OnceID, in.OnceUntil = "login", f.ID, time.Unix(f.Began, 0).Add(loginLife+time.Minute)
+	}
+	value := ""
+	value, in.Session.Hash = newSessionID()
 	_, end = s.step(r.Context(), "sync", id.Source)
-	_, err = p.dir.SignIn(r.Context(), groups.SignIn{
-		Identity: id, Login: l, Session: &groups.Session{Hash: hash, Used: now},
-		OnceKind: "login", OnceID: f.ID, OnceUntil: time.Unix(f.Began, 0).Add(loginLife + time.Minute),
-		Request: x.id,
-	})
+	_, err = p.dir.SignIn(r.Context(), in)
 	end(err)
 	if err != nil {
 		x.noted = groups.Refused(err)
 		return "", err
 	}
-	if old != nil {
+	if f.Old != "" {
 		// A new login is a new session: the old id must not live on beside it.
-		if _, err := p.dir.EndLogins(r.Context(), groups.LoginFilter{ID: old.view.Login.ID}, "", "signed in again", x.id); err != nil {
+		if _, err := p.dir.EndLogins(r.Context(), groups.LoginFilter{ID: f.Old}, "", "signed in again", x.id); err != nil {
 			p.log.Warn("old session not ended", zap.String("request_id", x.id), zap.Error(err))
 		}
 	}
-	s.setSession(x, value, s.lifetime)
+	s.setSession(x, value, l.Expires.Sub(now))
 	return l.ID, nil
 }
 
 // noteFailure writes down what SignIn cannot: an answer of a source that never
-// became a statement, with its own reason and before the person is told.
-func (p *Proxy) noteFailure(x *exchange, r *http.Request, err error) {
-	p.dir.Note(r.Context(), groups.Event{Kind: groups.EventRefused, Source: x.source, Request: x.id, Reason: err.Error()})
+// became a statement, with its own reason and before the person is told. What
+// belongs to no login of ours anybody can send, so it does not wait for the
+// store.
+func (p *Proxy) noteFailure(x *exchange, r *http.Request, f flow, err error) {
+	e := groups.Event{Kind: groups.EventRefused, Source: x.source, Request: x.id, Reason: err.Error()}
+	if f.ID == "" {
+		p.dir.NoteSoon(e)
+	} else {
+		p.dir.Note(r.Context(), e)
+	}
 	x.noted = true
 }
 

@@ -190,6 +190,7 @@ type exchange struct {
 	err                  error
 	source               string // of the login under way, for the audit trail
 	noted                bool   // the audit trail knows of this request's fault
+	posted               bool   // by a browser, from another site's page
 	last                 bool   // of its connection, see lastRequest
 	limited              bool   // see limitBody
 	traced
@@ -250,7 +251,7 @@ func (x *exchange) reset() {
 	x.ResponseWriter, x.site, x.host, x.decision, x.member, x.assertion = nil, nil, nil, decision{}, nil, nil
 	x.peer, x.upstreamTook, x.id, x.status, x.bytes, x.err = peer{}, 0, "", 0, 0, nil
 	x.proxy.Transport, x.live = nil, nil
-	x.source, x.noted = "", false
+	x.source, x.noted, x.posted = "", false, false
 	x.upstreamBegan, x.upstreamStatus, x.traced = time.Time{}, 0, traced{}
 	x.limited = false
 }

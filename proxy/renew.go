@@ -112,12 +112,12 @@ func (p *Proxy) endLogin(ctx context.Context, login groups.Login, why string, ca
 }
 
 func (s *site) sealGrant(l *groups.Login, g *claims.Grant) ([]byte, error) {
-	if g == nil || *g == (claims.Grant{}) {
-		return nil, nil
-	}
 	plain, err := json.Marshal(g)
 	if err != nil {
 		return nil, err
+	}
+	if string(plain) == "{}" || g == nil {
+		return nil, nil // nothing to keep
 	}
 	return s.keys.seal(purposeGrant, plain, l.ID), nil
 }

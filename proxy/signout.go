@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/http"
 
+	"go.uber.org/zap"
+
 	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
 	"github.com/groupgate/groupgate/proxy/page"
@@ -46,23 +48,39 @@ func (p *Proxy) signOut(x *exchange, r *http.Request) error {
 		x.Header().Del("Set-Cookie")
 		return err
 	}
-	if at := p.sourceSignOut(s, m, after); at != "" {
-		redirect(x, http.StatusSeeOther, at)
+	if away := p.sourceSignOut(x, m, after); away != nil {
+		p.sendAway(x, r, away)
 		return nil
 	}
 	return p.signedOut(x, r, after)
 }
 
-func (p *Proxy) sourceSignOut(s *site, m *member, after string) string {
-	src, ok := s.sources[m.view.Login.Source].(claims.SignOuter)
-	if !ok {
-		return ""
-	}
+// sourceSignOut is where the source ends its own session, nil when it does not
+// or cannot now: here it is over either way.
+func (p *Proxy) sourceSignOut(x *exchange, m *member, after string) *claims.Away {
+	s := x.site
 	grant, err := s.openGrant(&m.view.Login)
 	if err != nil {
 		grant = &claims.Grant{}
 	}
-	return src.SignOutURL(grant, s.public+s.prefix+"/sign_out", s.keys.sealText(purposeSignOut, []byte(after)))
+	switch src := s.sources[m.view.Login.Source].(type) {
+	case claims.SignOuter:
+		at := src.SignOutURL(grant, s.public+s.prefix+"/sign_out", s.keys.sealText(purposeSignOut, []byte(after)))
+		if at != "" {
+			return &claims.Away{URL: at}
+		}
+	case claims.LogoutEndpoint:
+		l := leaving{Request: newRequestID(), After: after, Began: p.now().Unix()}
+		away, err := src.RequestLogout(grant, l.Request)
+		if err != nil {
+			p.log.Warn("the source is not told of a sign-out", zap.String("request_id", x.id), zap.Error(err))
+		}
+		if away != nil && !x.host.portal { // the answer comes to public_url
+			s.rememberLeaving(x, l)
+		}
+		return away
+	}
+	return nil
 }
 
 func (p *Proxy) signedOut(x *exchange, r *http.Request, after string) error {

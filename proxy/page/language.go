@@ -28,6 +28,11 @@ type words struct {
 		Lead  string `json:"lead"`
 		Again string `json:"again"`
 	} `json:"signed_out"`
+	Continue struct {
+		Title string `json:"title"`
+		Lead  string `json:"lead"`
+		Go    string `json:"go"`
+	} `json:"continue"`
 	Labels struct {
 		User      string `json:"user"`       // who is signed in
 		Source    string `json:"source"`     // by which source

@@ -9,6 +9,7 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"html/template"
+	"net/url"
 )
 
 //go:embed style.css
@@ -20,7 +21,7 @@ var pages string
 var templates = template.Must(template.New("").Parse(pages))
 
 // Policy is the Content-Security-Policy of every page: nothing but the one
-// embedded style sheet, no scripts, no frames, forms to ourselves only.
+// embedded style sheet, no scripts, no frames, forms to ourselves only. [Continue] alone needs another.
 var Policy = "default-src 'none'; style-src 'sha256-" + digest(style) +
 	"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -56,16 +57,46 @@ type Error struct {
 	Groups      []string
 }
 
+// Continue sends a browser on with a message, by a form that posts itself and
+// has a button where there are no scripts. Its answer has the policy of
+// [Continue.Policy].
+type Continue struct {
+	To     string
+	Fields map[string]string
+}
+
+// postScript is the only script on any page.
+const postScript = "document.forms[0].submit()"
+
+// Script is the text that Policy allows.
+func (Continue) Script() template.JS { return postScript }
+
+// Policy is [Policy] with the one script, for a form that goes to where the
+// message does. That site may show the page in a frame: providers sign people
+// out of many applications that way. Browsers hold form-action to redirects
+// after the form too, and the provider may send the browser on to the next
+// application, or back to us: hence ourselves and every https address.
+func (d Continue) Policy() string {
+	origin, next := "'none'", ""
+	if u, err := url.Parse(d.To); err == nil && u.Host != "" {
+		origin, next = u.Scheme+"://"+u.Host, " 'self' https:"
+	}
+	return "default-src 'none'; style-src 'sha256-" + digest(style) + "'; script-src 'sha256-" + digest(postScript) +
+		"'; form-action " + origin + next + "; base-uri 'none'; frame-ancestors " + origin
+}
+
 // SignedOut is the good-bye.
 type SignedOut struct{ SignIn string }
 
 func (SignIn) template() string    { return "signin" }
 func (Error) template() string     { return "error" }
 func (SignedOut) template() string { return "signedout" }
+func (Continue) template() string  { return "continue" }
 
 func (SignIn) title(w *words) string    { return w.SignIn.Title }
 func (d Error) title(w *words) string   { return w.fault(d.Code).Title }
 func (SignedOut) title(w *words) string { return w.SignedOut.Title }
+func (Continue) title(w *words) string  { return w.Continue.Title }
 
 // shownGroups is how many names a page lists: enough to recognise oneself by,
 // and few enough for a phone.

@@ -1,8 +1,11 @@
 package page_test
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -207,6 +210,7 @@ func everyPage(t *testing.T, l *page.Language) map[string]string {
 		out[name] = string(b)
 	}
 	render("sign in", page.SignIn{Sources: []page.Source{{Label: evil, URL: "/_auth/start?source=" + evil}, {Label: "Other", URL: "javascript:alert(1)"}}})
+	render("continue", page.Continue{To: "https://idp.example/slo?x=" + evil, Fields: map[string]string{"SAMLResponse": "QQ==", "RelayState": evil}})
 	render("signed out", page.SignedOut{SignIn: "https://portal.example.com/_auth/sign_in"})
 	for _, code := range proxyCodes(t) {
 		render(code, page.Error{Code: code, Status: 400, RequestID: "abcd-1", SignIn: "/_auth/sign_in"})
@@ -226,8 +230,14 @@ func TestPagesHoldNoForeignMarkup(t *testing.T) {
 	known := []string{"html", "head", "meta", "title", "style", "body", "main", "svg", "circle", "path", "rect", "h1", "p", "ul", "li", "a", "span", "dl", "div", "dt", "dd", "strong", "br", "code"}
 	attributes := []string{"lang", "charset", "name", "content", "class", "href", "aria-hidden", "focusable",
 		"viewbox", "width", "height", "fill", "stroke", "stroke-width", "stroke-linecap", "stroke-linejoin", "cx", "cy", "r", "d", "x", "y", "rx"}
+	// On the one page that sends a form.
+	form, ofForm := []string{"form", "input", "button", "script"}, []string{"method", "action", "type", "value"}
 	for _, tag := range tags {
 		for name, body := range everyPage(t, page.In(tag)) {
+			known, attributes := known, attributes
+			if name == "continue" {
+				known, attributes = slices.Concat(known, form), slices.Concat(attributes, ofForm)
+			}
 			doc := parse(t, body)
 			for n := range doc.Descendants() {
 				if n.Type != html.ElementNode {
@@ -248,6 +258,66 @@ func TestPagesHoldNoForeignMarkup(t *testing.T) {
 			if name == "refusal" && strings.Count(words(doc), evil) != 5 {
 				t.Errorf("%s: the names are not shown as they are: %s", tag, words(doc))
 			}
+		}
+	}
+}
+
+// SC-06: the page that sends a form says what it was given and nothing else,
+// whatever that is, and the policy allows its one script and style as they are.
+func TestContinue(t *testing.T) {
+	t.Parallel()
+	fields := map[string]string{"SAMLResponse": "PHNhbWw+", "RelayState": evil, evil: `a"b'c`}
+	to := `https://idp.example:8443/slo?a=1&b="><script>alert(1)</script>`
+	d := page.Continue{To: to, Fields: fields}
+	for _, tag := range tags {
+		b, err := page.In(tag).Render(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy := d.Policy()
+		got, scripts, forms, buttons := map[string]string{}, 0, 0, 0
+		for n := range parse(t, string(b)).Descendants() {
+			if n.Type != html.ElementNode {
+				continue
+			}
+			at := map[string]string{}
+			for _, a := range n.Attr {
+				at[a.Key] = a.Val
+			}
+			switch n.Data {
+			case "script", "style":
+				sum := sha256.Sum256([]byte(n.FirstChild.Data))
+				if want := n.Data + "-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(policy, want) {
+					t.Errorf("%s: the policy %q lacks %q", tag, policy, want)
+				}
+				if n.Data == "script" {
+					scripts++
+				}
+			case "form":
+				forms++
+				if !strings.HasPrefix(at["action"], "https://idp.example:8443/slo?a=1&b=") || strings.ContainsAny(at["action"], "<>\"") || at["method"] != "post" {
+					t.Errorf("%s: the form is %v", tag, at)
+				}
+			case "input":
+				got[at["name"]] = at["value"]
+			case "button":
+				buttons++
+			}
+		}
+		if !maps.Equal(got, fields) || scripts != 1 || forms != 1 || buttons != 1 {
+			t.Errorf("%s: %d scripts, %d forms, %d buttons, fields %q", tag, scripts, forms, buttons, got)
+		}
+		for _, want := range []string{"default-src 'none'", "form-action https://idp.example:8443", "frame-ancestors https://idp.example:8443", "base-uri 'none'"} {
+			if !slices.Contains(strings.Split(policy, "; "), want) && !strings.Contains(policy, want+" ") {
+				t.Errorf("the policy %q lacks %q", policy, want)
+			}
+		}
+	}
+	for _, to := range []string{"javascript:alert(1)", "data:text/html,x", "::"} {
+		d := page.Continue{To: to}
+		b, err := page.In("en").Render(d)
+		if err != nil || strings.Contains(string(b), to) || !strings.Contains(d.Policy(), "form-action 'none';") || !strings.HasSuffix(d.Policy(), "frame-ancestors 'none'") {
+			t.Errorf("%s: %v: %s", to, err, d.Policy())
 		}
 	}
 }
