@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Go: Chromium, Node and SimpleSAMLphp (with
-# PHP) from Debian, the OpenID provider, the browser driver and the accessibility checks from npm
-# (pinned in package.json).
+# Installs what the tests need beside Go: Chromium, Node and SimpleSAMLphp with
+# PHP from Debian, the OpenID provider, the browser driver and the
+# accessibility checks from npm (pinned in package.json).
 # It may run any number of times; when everything is there it takes a moment.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

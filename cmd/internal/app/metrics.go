@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
 )
 
@@ -45,7 +46,10 @@ var (
 	live             = metric("live_connections", "Open WebSockets and event streams.")
 	dials            = metric("upstream_dials_total", "Connections made to upstreams. It does not grow in a steady state.")
 	sourceReady      = metric("source_ready", "Whether the source can be signed in at.", "provider")
-	metadataAge      = metric("idp_metadata_age_seconds", "Time since the source's signing keys were last read. A login that finds them older than an hour has them read again.", "provider")
+	metadataAge      = metric("idp_metadata_age_seconds", "Time since the source's signing keys (OIDC) or its metadata (SAML) were last read. Keys older than an hour are read again by the next login, metadata in the background.", "provider")
+	certificateEnds  = metric("saml_certificate_expiry_timestamp_seconds", "When the first of the SAML source's signing certificates runs out that still holds.", "provider")
+	metadataEnds     = metric("saml_metadata_expiry_timestamp_seconds", "When the SAML source's metadata expires (validUntil), and logins with it. Absent where it does not say.", "provider")
+	libraryPanics    = metric("saml_library_panics_total", "SAML messages that were refused because a library failed on them.", "provider")
 	storeHealthy     = metric("store_healthy", "Whether the store answers and is up to date.")
 	reloadOK         = metric("config_last_reload_successful", "Whether the last reading of the configuration was free of faults.")
 	reloadAt         = metric("config_last_reload_success_timestamp_seconds", "When a configuration was last taken in.")
@@ -54,7 +58,7 @@ var (
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildInfo, requests, durations, upstreamRequests, upstreamTook, logins, loginTook, syncs, syncChanges, syncUnknown, syncLag,
-		sessions, inMemory, live, dials, sourceReady, metadataAge, storeHealthy, reloadOK, reloadAt,
+		sessions, inMemory, live, dials, sourceReady, metadataAge, certificateEnds, metadataEnds, libraryPanics, storeHealthy, reloadOK, reloadAt,
 	} {
 		ch <- d
 	}
@@ -72,12 +76,31 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, src := range s.sources.status() {
 		out.gauge(sourceReady, boolean(src.Ready), src.Name)
 	}
-	for name, age := range s.sources.ages(time.Now()) {
-		out.gauge(metadataAge, age.Seconds(), name)
-	}
+	s.sources.each(func(name string, src claims.Source) { sourceMetrics(out, name, src) })
 	out.gauge(storeHealthy, boolean(s.dir.Healthy() == nil))
 	out.gauge(reloadOK, boolean(s.reloads.ok.Load()))
 	out.gauge(reloadAt, float64(s.reloads.at.Load()))
+}
+
+// sourceMetrics is what one source knows of itself.
+func sourceMetrics(out samples, name string, src claims.Source) {
+	if a, ok := src.(claims.Ager); ok {
+		if age, known := a.MetadataAge(time.Now()); known {
+			out.gauge(metadataAge, age.Seconds(), name)
+		}
+	}
+	if e, ok := src.(claims.Expirer); ok {
+		certificate, metadata := e.Expires()
+		if !certificate.IsZero() {
+			out.gauge(certificateEnds, float64(certificate.Unix()), name)
+		}
+		if !metadata.IsZero() {
+			out.gauge(metadataEnds, float64(metadata.Unix()), name)
+		}
+	}
+	if p, ok := src.(interface{ Panics() int64 }); ok {
+		out.count(libraryPanics, p.Panics(), name)
+	}
 }
 
 func (c collector) requests(out samples) {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/claims/saml"
 	"github.com/groupgate/groupgate/config"
 	"github.com/groupgate/groupgate/groups"
 	"github.com/groupgate/groupgate/groups/sqlstore"
@@ -53,8 +54,7 @@ func Check(ctx context.Context, path string, online bool, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for _, src := range cfg.Sources {
-		probe := claims.NewOIDC(claims.OIDCOptions{Name: src.Name, Config: *src.OIDC})
-		detail, err := probe.Probe(ctx)
+		detail, err := probe(ctx, cfg, src)
 		report("source "+src.Name, detail, err)
 	}
 	detail, err := checkStore(ctx, cfg)
@@ -75,6 +75,24 @@ func Check(ctx context.Context, path string, online bool, out io.Writer) error {
 		return ErrSilent
 	}
 	return nil
+}
+
+// probe reaches a source as a running one would.
+func probe(ctx context.Context, cfg *config.Config, src claims.Config) (string, error) {
+	if src.SAML == nil {
+		return claims.NewOIDC(claims.OIDCOptions{Name: src.Name, Config: *src.OIDC}).Probe(ctx)
+	}
+	own, err := anyPair(src.SAML, cfg.PublicURL)
+	if err != nil {
+		return "", err
+	}
+	s, err := saml.New(saml.Options{
+		Name: src.Name, Config: *src.SAML, Origin: cfg.PublicURL, Prefix: cfg.Prefix, Key: own.key, Certificate: own.certificate,
+	})
+	if err != nil {
+		return "", err
+	}
+	return s.Probe(ctx)
 }
 
 func checkStore(ctx context.Context, cfg *config.Config) (string, error) {
@@ -271,7 +289,7 @@ func Explain(ctx context.Context, path, source, subject, claimsFile string, asJS
 func statedPerson(src *claims.Config, id *claims.Identity) groups.User {
 	c, n := id.Claims, src.Identity
 	return groups.User{
-		Name: cmp.Or(c.Text(n.User), id.Subject, c.Text("sub")), Email: c.Text(n.Email), Display: c.Text(n.Name),
+		Name: cmp.Or(c.Text(n.User), id.Subject, c.Text("sub"), c.Text(claims.SubjectNameID)), Email: c.Text(n.Email), Display: c.Text(n.Name),
 	}
 }
 

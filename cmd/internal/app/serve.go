@@ -106,7 +106,7 @@ func (s *server) run(ctx context.Context) error {
 	s.proxy = proxy.New(proxy.Options{Directory: s.dir, Log: s.log, Access: s.logs.access})
 	s.tracing.log = s.log
 	defer s.tracing.close()
-	s.sources.start = func(src claims.Starter) { src.Start(ctx) }
+	s.sources.ctx, s.sources.store, s.sources.dir, s.sources.log = ctx, s.store, s.dir, s.log
 
 	publicServer, err := s.publicServer(cfg)
 	if err != nil {
@@ -255,13 +255,18 @@ func (s *server) apply(ctx context.Context, cfg *config.Config) error {
 			return err
 		}
 	}
-	set.Sources = s.sources.build(cfg, s.dir, s.log)
-	tracer, settle, err := s.tracing.prepare(cfg.Tracing)
+	inForce := false
+	entries, settleSources, err := s.sources.prepare(ctx, cfg, keys)
 	if err != nil {
 		return err
 	}
-	inForce := false
-	defer func() { settle(inForce) }()
+	defer func() { settleSources(inForce) }()
+	set.Sources = entries
+	tracer, settleTracing, err := s.tracing.prepare(cfg.Tracing)
+	if err != nil {
+		return err
+	}
+	defer func() { settleTracing(inForce) }()
 	set.Tracer = tracer
 	swap, err := s.proxy.Prepare(set)
 	if err != nil {

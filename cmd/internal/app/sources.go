@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/groupgate/groupgate/claims"
+	"github.com/groupgate/groupgate/claims/saml"
 	"github.com/groupgate/groupgate/config"
 	"github.com/groupgate/groupgate/groups"
 	"github.com/groupgate/groupgate/proxy"
@@ -21,49 +22,121 @@ import (
 // sources are the running sources. One whose configuration did not change
 // lives on through a reload, with what it knows about its provider.
 type sources struct {
-	start func(claims.Starter)
+	ctx   context.Context // ends with the process
+	store groups.Store
+	dir   *groups.Directory
+	log   *zap.Logger
 
-	cfg     atomic.Pointer[config.Config] // the newest
+	cfg     atomic.Pointer[config.Config] // in force
 	mu      sync.Mutex
-	entries []sourceEntry
+	entries []*sourceEntry
 }
 
 type sourceEntry struct {
-	cfg    claims.Config
-	source claims.Source
+	made     made
+	protocol string
+	source   claims.Source
+	stop     context.CancelFunc // what it does in the background
 }
 
-func (l *sources) build(cfg *config.Config, dir *groups.Directory, log *zap.Logger) []proxy.SourceEntry {
+// made is all that a source is made of.
+type made struct {
+	cfg         claims.Config
+	at          string // the prefix of our addresses
+	certificate string // ours, DER
+}
+
+// prepare makes the sources of a configuration. Those in force stay so until
+// settle says that it is: what is not taken over ends then, and what was made
+// in vain ends otherwise.
+func (l *sources) prepare(ctx context.Context, cfg *config.Config, keys [][]byte) (out []proxy.SourceEntry, settle func(inForce bool), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cfg.Store(cfg)
-	var next []sourceEntry
-	var out []proxy.SourceEntry
+	var next, started []*sourceEntry
+	settle = func(inForce bool) { l.settle(inForce, cfg, next, started) }
 	for _, c := range cfg.Sources {
-		src := l.running(c)
-		if src == nil {
-			src = claims.NewOIDC(claims.OIDCOptions{
-				Name: c.Name, Config: *c.OIDC, Log: log,
-				Needed: func() []string { return needed(l.cfg.Load(), dir, c.Name) },
-			})
-			if s, ok := src.(claims.Starter); ok {
-				l.start(s)
+		e, fresh, err := l.entry(ctx, cfg, c, keys)
+		if err != nil {
+			for _, e := range started {
+				e.stop()
 			}
+			return nil, nil, fmt.Errorf("source %s: %w", c.Name, err)
 		}
-		next = append(next, sourceEntry{c, src})
-		out = append(out, proxy.SourceEntry{Source: src, Label: c.Label, Protocol: "oidc"})
+		if fresh {
+			started = append(started, e)
+		}
+		next = append(next, e)
+		out = append(out, proxy.SourceEntry{Source: e.source, Label: c.Label, Protocol: e.protocol})
 	}
-	l.entries = next
-	return out
+	return out, settle, nil
 }
 
-func (l *sources) running(c claims.Config) claims.Source {
+func (l *sources) settle(inForce bool, cfg *config.Config, next, started []*sourceEntry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !inForce {
+		for _, e := range started {
+			e.stop()
+		}
+		return
+	}
+	l.cfg.Store(cfg)
 	for _, e := range l.entries {
-		if reflect.DeepEqual(e.cfg, c) {
-			return e.source
+		if !slices.Contains(next, e) {
+			e.stop()
+		} else if s, ok := e.source.(claims.Rereader); ok {
+			s.Reread() // contract section 3: a reload asks at once
 		}
 	}
-	return nil
+	l.entries = next
+}
+
+// entry answers the source that runs already, or a fresh one, started.
+func (l *sources) entry(ctx context.Context, cfg *config.Config, c claims.Config, keys [][]byte) (e *sourceEntry, fresh bool, err error) {
+	of := made{cfg: c, at: cfg.PublicURL + cfg.Prefix}
+	var own pair
+	if c.SAML != nil {
+		if own, err = ownPair(ctx, c.Name, c.SAML, cfg.PublicURL, keys, l.store, l.log); err != nil {
+			return nil, false, err
+		}
+		of.certificate = string(own.certificate.Raw)
+	}
+	for _, e := range l.entries {
+		if reflect.DeepEqual(e.made, of) {
+			return e, false, nil
+		}
+	}
+	e = &sourceEntry{made: of}
+	needed := func() []string { return needed(l.inForce(cfg), l.dir, c.Name) }
+	switch {
+	case c.SAML != nil:
+		e.protocol = "saml"
+		e.source, err = saml.New(saml.Options{
+			Name: c.Name, Config: *c.SAML, Origin: cfg.PublicURL, Prefix: cfg.Prefix, Key: own.key, Certificate: own.certificate,
+			Needed: needed, Cache: newMetadataCache(l.store, c.Name), Log: l.log,
+		})
+	default:
+		e.protocol = "oidc"
+		e.source = claims.NewOIDC(claims.OIDCOptions{Name: c.Name, Config: *c.OIDC, Log: l.log, Needed: needed})
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	background, stop := context.WithCancel(l.ctx)
+	e.stop = stop
+	if s, ok := e.source.(claims.Starter); ok {
+		s.Start(background)
+	}
+	return e, true, nil
+}
+
+// inForce is the configuration in force; before there is one, the one that is
+// about to be.
+func (l *sources) inForce(next *config.Config) *config.Config {
+	if now := l.cfg.Load(); now != nil {
+		return now
+	}
+	return next
 }
 
 func (l *sources) status() []admin.SourceStatus {
@@ -71,7 +144,7 @@ func (l *sources) status() []admin.SourceStatus {
 	defer l.mu.Unlock()
 	var out []admin.SourceStatus
 	for _, e := range l.entries {
-		st := admin.SourceStatus{Name: e.cfg.Name, Label: e.cfg.Label, Kind: "oidc", Ready: true}
+		st := admin.SourceStatus{Name: e.made.cfg.Name, Label: e.made.cfg.Label, Kind: e.protocol, Ready: true}
 		if s, ok := e.source.(claims.Starter); ok {
 			if err := s.Ready(); err != nil {
 				st.Ready, st.Problem = false, err.Error()
@@ -82,19 +155,13 @@ func (l *sources) status() []admin.SourceStatus {
 	return out
 }
 
-// ages is how long ago each source last read what it checks statements with.
-func (l *sources) ages(now time.Time) map[string]time.Duration {
+// each calls fn for every running source.
+func (l *sources) each(fn func(name string, src claims.Source)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := map[string]time.Duration{}
 	for _, e := range l.entries {
-		if s, ok := e.source.(claims.Ager); ok {
-			if age, known := s.MetadataAge(now); known {
-				out[e.cfg.Name] = age
-			}
-		}
+		fn(e.made.cfg.Name, e.source)
 	}
-	return out
 }
 
 func (l *sources) ready() error {
@@ -112,7 +179,7 @@ func (l *sources) test(ctx context.Context, name string) (string, error) {
 	l.mu.Lock()
 	var probe claims.Prober
 	for _, e := range l.entries {
-		if e.cfg.Name == name {
+		if e.made.cfg.Name == name {
 			probe, _ = e.source.(claims.Prober)
 		}
 	}
