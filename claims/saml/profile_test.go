@@ -372,8 +372,11 @@ func TestSM16NothingPanics(t *testing.T) {
 			return el.FindElements(".//*")[n-1]
 		}
 		total := count(claimstest.SAMLElement(string(r.message(t, "id-x"))))
-		refusals := 0
-		for n := range total {
+		refusals, step := 0, 1
+		if testing.Short() { // the race detector, which takes many times as long
+			step = 4
+		}
+		for n := 0; n < total; n += step {
 			for name, change := range map[string]func(el *etree.Element){
 				"gone": func(el *etree.Element) {
 					if el.Parent() != nil && el.Parent().Parent() != nil {
@@ -411,7 +414,7 @@ func TestSM16NothingPanics(t *testing.T) {
 				}
 			}
 		}
-		if refusals < total || r.src.Panics() != 0 {
+		if refusals < total/step || r.src.Panics() != 0 {
 			t.Errorf("%d refusals, %d panics", refusals, r.src.Panics())
 		}
 	})

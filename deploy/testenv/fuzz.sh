@@ -8,7 +8,7 @@ go=${GO:-go}
 # "go test -list" prints the targets of a package, then "ok PACKAGE".
 "$go" test -list '^Fuzz' ./... | awk '/^Fuzz/ { t[n++] = $1 } /^ok/ { for (i = 0; i < n; i++) print $2, t[i]; n = 0 }' |
 while read -r package target; do
-	run() { out=$("$go" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -parallel 2 "$package" 2>&1 </dev/null); }
+	run() { out=$("$go" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 20x -parallel 2 "$package" 2>&1 </dev/null); }
 	# At the end of its time the fuzzer may mistake its own deadline for a
 	# failure (golang.org/issue/48591); a real one names its input.
 	if ! run && ! { grep -q 'context deadline exceeded' <<<"$out" && ! grep -q 'Failing input' <<<"$out" && run; }; then

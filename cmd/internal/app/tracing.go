@@ -16,7 +16,7 @@ import (
 	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -118,20 +118,9 @@ func newProvider(cfg config.TracingConfig, log *zap.Logger) (*sdktrace.TracerPro
 		at = at.JoinPath("v1/traces")
 	}
 	s := &sender{log: log, ours: resource.NewSchemaless(attribute.String("service.name", "groupgate"), attribute.String("service.version", Version))}
-	s.to, err = otlptracehttp.New(context.Background(),
-		otlptracehttp.WithHTTPClient(s.client()), // so TLS and proxies of the environment do not count either
-		otlptracehttp.WithTLSClientConfig(nil),
-		otlptracehttp.WithEndpointURL(at.String()),
-		otlptracehttp.WithHeaders(maps.Clone(cfg.Headers)),
-		otlptracehttp.WithEncoding(otlptracehttp.EncodingProtobuf),
-		otlptracehttp.WithCompression(otlptracehttp.GzipCompression),
-		otlptracehttp.WithTimeout(sendTimeout),
-		otlptracehttp.WithMaxRequestSize(4<<20),
-		otlptracehttp.WithMaxResponseSize(64<<10),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{
-			Enabled: true, InitialInterval: 500 * time.Millisecond, MaxInterval: 2 * time.Second, MaxElapsedTime: sendTimeout / 2,
-		}),
-	)
+	s.to, err = otlptrace.New(context.Background(), &otlpClient{
+		client: s.client(), address: at.String(), headers: maps.Clone(cfg.Headers), // TLS and proxies of the environment do not count either
+	})
 	if err != nil {
 		return nil, err
 	}
