@@ -60,13 +60,13 @@ func TestClockGoesBackWhileASourceIsDown(t *testing.T) {
 	r := newRig(t, patient)
 	cookie := r.signIn("alice")
 	ask := func() int {
-		return int(r.tokenCalls(func() {
+		return r.tokenCalls(func() {
 			for range 5 {
 				if res := r.do("GET", "/", signedIn(cookie)); res.StatusCode != 200 {
 					t.Errorf("%d", res.StatusCode)
 				}
 			}
-		}))
+		})
 	}
 	r.op.Lie(func(k *claimstest.Knobs) {
 		k.TokenHandler = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }

@@ -284,12 +284,12 @@ func TestALoginsSteps(t *testing.T) {
 	r := newRig(t, tracing(c))
 	b := r.browser()
 	_, authorize := r.begin(b, "source=test&rd=/x")
-	spans, request := c.until(t, "the start")
+	spans, _ := c.until(t, "the start")
 	parent(t, one(t, spans, "source challenge"), one(t, spans, "GET own:/start"))
 	if res := hop(t, b, r.answer(b, authorize, "alice")); res.StatusCode != 303 {
 		t.Fatalf("callback: %d", res.StatusCode)
 	}
-	spans, request = c.until(t, "the callback")
+	spans, request := c.until(t, "the callback")
 	if got, want := say(request), "GET own:/callback/SOURCE [request.method=GET response.status_code=303 route=/_auth/callback/SOURCE]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}

@@ -92,7 +92,7 @@ func (t *trust) checkDetached(octets, algorithm, signature string) error {
 	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(signature)
 	if err != nil {
-		return errors.New("Signature is not base64")
+		return errors.New("the Signature is not base64")
 	}
 	for _, cert := range t.keys {
 		if signedBy(cert, method, []byte(octets), raw) {

@@ -339,7 +339,7 @@ func TestStrangersCostNothing(t *testing.T) {
 	}, want(http.StatusBadRequest))
 	name, value, _ := strings.Cut(alice, "=")
 	f.pour(t, cookies, func(i int) string {
-		bad := value
+		var bad string
 		switch at := i % len(value); i % 3 {
 		case 0:
 			bad = garbage(len(value))

@@ -201,9 +201,9 @@ func TestSlowClients(t *testing.T) {
 	var clients sync.WaitGroup
 	total := 0
 	type person struct {
-		before, during time.Duration
-		goroutines     int
-		stop           func() (time.Duration, int)
+		before     time.Duration
+		goroutines int
+		stop       func() (time.Duration, int)
 	}
 	people := map[bool]*person{}
 	for secure, f := range fronts {
@@ -371,9 +371,11 @@ func TestProviderWithoutAnEnd(t *testing.T) {
 	var poured atomic.Int64
 	endless := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		n, _ := io.WriteString(w, `{"access_token":"`)
-		for err := error(nil); err == nil; poured.Add(int64(n)) {
+		_, err := io.WriteString(w, `{"access_token":"`)
+		for err == nil {
+			var n int
 			n, err = io.WriteString(w, strings.Repeat("a", 32<<10))
+			poured.Add(int64(n))
 		}
 	}
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
