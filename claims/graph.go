@@ -62,7 +62,7 @@ func NewGraph(cfg GraphConfig, client *http.Client, now func() time.Time) *Graph
 		// encoded twice.
 		at:     endpoint{address: cfg.TokenURL, style: oauth2.AuthStyleInParams, audience: cfg.TokenURL},
 		scope:  strings.TrimSuffix(cfg.URL, "/") + "/.default",
-		client: safeClient(client),
+		client: SafeClient(client, providerTimeout),
 		now:    now,
 	}
 	for _, address := range []string{cfg.TokenURL, strings.TrimSuffix(cfg.URL, "/")} {

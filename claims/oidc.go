@@ -76,7 +76,7 @@ func NewOIDC(opts OIDCOptions) *OIDC {
 		cfg:    opts.Config,
 		needed: opts.Needed,
 		scopes: slices.Clone(opts.Config.Scopes),
-		client: safeClient(opts.Client),
+		client: SafeClient(opts.Client, providerTimeout),
 		log:    opts.Log,
 		now:    opts.Now,
 	}

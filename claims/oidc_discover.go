@@ -143,15 +143,17 @@ func checkEndpoint(u, issuer *url.URL) error {
 		return errors.New("not an absolute http address without user and fragment")
 	case u.Scheme != "https" && u.Scheme != "http":
 		return errors.New("the scheme must be https")
-	case u.Scheme == "http" && !(isLoopback(host) && isLoopback(issuer.Hostname())):
+	case u.Scheme == "http" && !(IsLoopback(host) && IsLoopback(issuer.Hostname())):
 		return errors.New("the scheme must be https; plain http is for loopback addresses only")
-	case isLocal(host) && !strings.EqualFold(host, issuer.Hostname()) && !(isLoopback(host) && isLoopback(issuer.Hostname())):
+	case isLocal(host) && !strings.EqualFold(host, issuer.Hostname()) && !(IsLoopback(host) && IsLoopback(issuer.Hostname())):
 		return errors.New("a loopback or link-local address, which the issuer is not")
 	}
 	return nil
 }
 
-func isLoopback(host string) bool {
+// IsLoopback reports whether a host, as it is written, is this machine. It asks
+// no resolver, whose answer could change.
+func IsLoopback(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761 section 6.3
 		return true
@@ -161,7 +163,7 @@ func isLoopback(host string) bool {
 }
 
 func isLocal(host string) bool {
-	if isLoopback(host) {
+	if IsLoopback(host) {
 		return true
 	}
 	ip, err := netip.ParseAddr(host)
@@ -187,14 +189,15 @@ func allowedAlgorithms(advertised []string) []jose.SignatureAlgorithm {
 	return algs
 }
 
-// safeClient is base with bounded waits, and without following redirects: a
+// SafeClient is base with bounded waits, timeout at most for a whole answer,
+// and without following redirects: a
 // redirect would carry the client's secret or a token somewhere else
 // (RFC 9700 section 4.12).
-func safeClient(base *http.Client) *http.Client {
-	c := &http.Client{Timeout: providerTimeout}
+func SafeClient(base *http.Client, timeout time.Duration) *http.Client {
+	c := &http.Client{Timeout: timeout}
 	if base != nil {
 		c.Transport = base.Transport
-		if base.Timeout > 0 && base.Timeout < providerTimeout {
+		if base.Timeout > 0 && base.Timeout < timeout {
 			c.Timeout = base.Timeout
 		}
 	}

@@ -120,9 +120,9 @@ type LogoutEndpoint interface {
 	// such address, or the grant does not say who is to be signed out.
 	RequestLogout(g *Grant, id string) (*Away, error)
 	// ReadLogout reads what a browser brought by GET, or by POST in a form that
-	// the caller has read within bounds, and checks everything but what only the caller knows: whether a
-	// request was seen before, and whether an answer is one to us. Errors:
-	// ErrProtocol, ErrUnavailable.
+	// the caller has read within bounds, and checks everything but what only
+	// the caller knows: whether a request was seen before, and whether an answer
+	// is one to us. Errors: ErrProtocol, ErrUnavailable.
 	ReadLogout(r *http.Request) (*LogoutMessage, error)
 	// AnswerLogout answers a request, nil when the source has no address for
 	// that.

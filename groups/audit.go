@@ -14,8 +14,9 @@ import (
 	"github.com/groupgate/groupgate/claims"
 )
 
-// Note appends one event that belongs to no other write, before it returns. A store that cannot
-// take it does not stop the caller: the log line is written either way.
+// Note appends one event that belongs to no other write, before it returns. A
+// store that cannot take it does not stop the caller: the log line is written
+// either way.
 func (d *Directory) Note(ctx context.Context, e Event) {
 	if e.At.IsZero() {
 		e.At = d.now()

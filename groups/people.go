@@ -246,7 +246,7 @@ func (d *Directory) EndLogins(ctx context.Context, f LoginFilter, actor, reason,
 }
 
 // SingleUse is the id of a message that counts once, and when the message
-// itself is too old to count.
+// itself is too old to count by the clock that reads it.
 type SingleUse struct {
 	Kind, ID string
 	Until    time.Time
@@ -263,7 +263,7 @@ func (d *Directory) endLogins(ctx context.Context, filters []LoginFilter, once *
 	e.Kind = EventSignOut
 	err = d.act(ctx, e, func(tx Tx, e *Event) error {
 		if once != nil {
-			fresh, err := tx.Once(ctx, once.Kind, once.ID, once.Until)
+			fresh, err := tx.Once(ctx, once.Kind, once.ID, once.Until.Add(clockSlack))
 			if err != nil {
 				return err
 			}

@@ -197,7 +197,7 @@ func (s *oneSync) once(ctx context.Context, tx Tx, kind, id string, until time.T
 }
 
 // clockSlack is for replicas whose clocks differ: none of them forgets a
-// statement that another would still believe.
+// message that another would still believe.
 const clockSlack = 10 * time.Minute
 
 // statementKey is what is remembered of a statement: of one length, and another

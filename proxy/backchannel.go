@@ -7,18 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
 )
 
-const (
-	maxLogoutBody = 64 << 10
-	// logoutSlack is for replicas whose clocks differ: none of them forgets a
-	// token that another would still believe.
-	logoutSlack = 10 * time.Minute
-)
+const maxLogoutBody = 64 << 10
 
 // backchannel ends logins by a provider's word (OpenID Connect Back-Channel
 // Logout 1.0 section 2.7). The provider itself calls, so no cookie is looked
@@ -31,13 +25,7 @@ func (p *Proxy) backchannel(x *exchange, r *http.Request, source string) error {
 	}
 	x.source = source
 	if err := p.endByToken(x, r, src); err != nil {
-		if errors.Is(err, errLogout) {
-			// With its own reason, which the code alone does not tell. Anybody
-			// can send such a request, so it must not wait for the store.
-			p.dir.NoteSoon(groups.Event{Kind: groups.EventRefused, Source: source, Request: x.id, Reason: err.Error()})
-			x.noted = true
-		}
-		return err
+		return p.refuseLogout(x, err)
 	}
 	ownHeaders(x.Header())
 	x.WriteHeader(http.StatusOK)
@@ -45,7 +33,7 @@ func (p *Proxy) backchannel(x *exchange, r *http.Request, source string) error {
 }
 
 func (p *Proxy) endByToken(x *exchange, r *http.Request, src claims.LogoutVerifier) error {
-	token, err := logoutToken(x, r)
+	token, err := logoutToken(r)
 	if err != nil {
 		return err
 	}
@@ -75,7 +63,7 @@ func (p *Proxy) endBySource(x *exchange, r *http.Request, l *claims.Logout) erro
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeWait)
 	defer cancel()
 	_, err := p.dir.EndLoginsOnce(ctx,
-		groups.SingleUse{Kind: "logout", ID: logoutID(x.source, l.ID), Until: l.Expires.Add(logoutSlack)},
+		groups.SingleUse{Kind: "logout", ID: logoutID(x.source, l.ID), Until: l.Expires},
 		fit, "source "+x.source, "signed out at the source", x.id)
 	if errors.Is(err, groups.ErrReplayed) {
 		return fmt.Errorf("%w: the message was used before", errLogout)
@@ -100,7 +88,7 @@ func logoutID(source, jti string) string {
 
 // logoutToken reads the form (section 2.5). What else it holds is passed over;
 // the query is not looked at.
-func logoutToken(x *exchange, r *http.Request) (string, error) {
+func logoutToken(r *http.Request) (string, error) {
 	form, err := readForm(r, maxLogoutBody)
 	switch {
 	case errors.Is(err, errBody):

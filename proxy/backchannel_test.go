@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -344,25 +343,9 @@ func TestBackchannelLogoutReplay(t *testing.T) {
 
 	// Many at once: one of them is first.
 	race := r.op.LogoutToken("", "no such session")
-	var all sync.WaitGroup
-	codes := make(chan int, 8)
-	for range cap(codes) {
-		all.Go(func() {
-			res, err := claimstest.PostLogout(t.Context(), r.client(), r.server.URL+backchannel, race)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			res.Body.Close()
-			codes <- res.StatusCode
-		})
-	}
-	all.Wait()
-	close(codes)
-	count := map[int]int{}
-	for code := range codes {
-		count[code]++
-	}
+	count := atOnce(t, 8, func() (*http.Response, error) {
+		return claimstest.PostLogout(t.Context(), r.client(), r.server.URL+backchannel, race)
+	})
 	if count[200] != 1 || count[400] != 7 {
 		t.Errorf("at once: %v", count)
 	}

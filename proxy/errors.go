@@ -124,6 +124,14 @@ func (p *Proxy) fault(x *exchange, err error) answer {
 	return a
 }
 
+// noteMessage writes down why a source's message was refused, with a reason of
+// its own, which the code alone does not tell. Anybody can send such a request,
+// so it must not wait for the store.
+func (p *Proxy) noteMessage(x *exchange, why string) {
+	p.dir.NoteSoon(groups.Event{Kind: groups.EventRefused, Source: x.source, Request: x.id, Reason: why})
+	x.noted = true
+}
+
 // noteFault makes the id that the client is shown one that the audit trail
 // knows. That somebody has not signed in yet, or that we are not configured
 // yet, is no refusal.

@@ -110,18 +110,23 @@ func (s *site) keepFlow(f flow) string {
 
 // claimsFlow is the flow as its source sees it.
 func (s *site) claimsFlow(src claims.Source, f flow, key int, state string) *claims.Flow {
-	back := "/callback/" + f.Source
-	if _, posts := src.(claims.PostBack); posts {
-		back = "/saml/" + f.Source + "/acs"
-	}
 	return &claims.Flow{
 		ID: f.ID, State: state,
 		Nonce:       s.keys.derive(key, macNonce, f.ID),
 		Verifier:    s.keys.derive(key, macVerifier, f.ID),
 		RequestID:   s.keys.requestID(key, f.ID),
-		RedirectURI: s.public + s.prefix + back,
+		RedirectURI: s.answersAt(src),
 		Started:     time.Unix(f.Began, 0),
 	}
+}
+
+// answersAt is where a source's answers come to.
+func (s *site) answersAt(src claims.Source) string {
+	back := "/callback/" + src.Name()
+	if _, posts := src.(claims.PostBack); posts {
+		back = "/saml/" + src.Name() + "/acs"
+	}
+	return s.public + s.prefix + back
 }
 
 // loginCookie is the name of the cookie that binds one flow. The short hash

@@ -8,6 +8,10 @@ import (
 	"net/url"
 )
 
+// maxMessageForm is what a form may take in which a browser brings a source's
+// message: 512 KiB of XML in base64, and what stands around it.
+const maxMessageForm = 768 << 10
+
 // drainBody is how much more than allowed is read, and thrown away.
 const drainBody = 2 << 20
 

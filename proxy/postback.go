@@ -6,12 +6,7 @@ import (
 	"net/http"
 
 	"github.com/groupgate/groupgate/claims"
-	"github.com/groupgate/groupgate/groups"
 )
-
-// maxPostBack is what an answer that a browser posts may take: 512 KiB of XML
-// in base64, and what stands around it.
-const maxPostBack = 768 << 10
 
 // postBack is a login's second half where the answer is a form that another
 // site's page has this browser post (SAML Bindings 3.5). Cookies with SameSite
@@ -26,10 +21,7 @@ func (p *Proxy) postBack(x *exchange, r *http.Request, source string) error {
 	relay, err := readPostBack(x, r)
 	if err != nil {
 		s.logins[source].add(err)
-		// With its own reason, which the code alone does not tell. Anybody can
-		// send such a request, so it must not wait for the store.
-		p.dir.NoteSoon(groups.Event{Kind: groups.EventRefused, Source: source, Request: x.id, Reason: err.Error()})
-		x.noted = true
+		p.noteMessage(x, err.Error())
 		return err
 	}
 	kept, begun := "", false
@@ -54,7 +46,7 @@ func (p *Proxy) postBack(x *exchange, r *http.Request, source string) error {
 // What stands in RelayState is somebody's wish and leads nowhere (RD-04).
 func (p *Proxy) unsolicited(x *exchange, r *http.Request, src claims.Source) error {
 	f := flow{Source: src.Name(), Return: "/"}
-	cf := &claims.Flow{RedirectURI: x.site.public + x.site.prefix + "/saml/" + f.Source + "/acs", Started: p.now()}
+	cf := &claims.Flow{RedirectURI: x.site.answersAt(src), Started: p.now()}
 	err := p.land(x, r, src, f, cf)
 	if errors.Is(err, claims.ErrProtocol) {
 		// Most who come here waited too long, and need to hear that.
@@ -76,7 +68,7 @@ func readPostBack(x *exchange, r *http.Request) (relay string, err error) {
 			return "", fmt.Errorf("%w: %s stands in the query", errForm, name)
 		}
 	}
-	form, err := readForm(r, maxPostBack)
+	form, err := readForm(r, maxMessageForm)
 	if err != nil {
 		return "", err
 	}

@@ -6,7 +6,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,17 +64,10 @@ func TestOneResponseMakesOneSession(t *testing.T) {
 				form = r.answerFrom(b, r.idp.URL+"/start", "alice")
 			}
 			replicas := []http.Handler{r.proxy, r.replica()}
-			var all sync.WaitGroup
-			codes := make(chan int, 100)
-			for i := range cap(codes) {
-				all.Go(func() { codes <- r.postTo(replicas[i%2], form, cookies).StatusCode })
-			}
-			all.Wait()
-			close(codes)
-			count := map[int]int{}
-			for code := range codes {
-				count[code]++
-			}
+			var turn atomic.Int64
+			count := atOnce(t, 100, func() (*http.Response, error) {
+				return r.postTo(replicas[turn.Add(1)%2], form, cookies), nil
+			})
 			if count[303] != 1 || count[400] != 99 {
 				t.Errorf("answers %v", count)
 			}

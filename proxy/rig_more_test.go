@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -252,4 +253,29 @@ func bodyMaybe(res *http.Response) string {
 		return ""
 	}
 	return string(b)
+}
+
+// atOnce asks n times side by side and counts the answers by status.
+func atOnce(t *testing.T, n int, ask func() (*http.Response, error)) map[int]int {
+	t.Helper()
+	var all sync.WaitGroup
+	codes := make(chan int, n)
+	for range n {
+		all.Go(func() {
+			res, err := ask()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			res.Body.Close()
+			codes <- res.StatusCode
+		})
+	}
+	all.Wait()
+	close(codes)
+	count := map[int]int{}
+	for code := range codes {
+		count[code]++
+	}
+	return count
 }

@@ -10,13 +10,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/groupgate/groupgate/claims"
-	"github.com/groupgate/groupgate/groups"
 	"github.com/groupgate/groupgate/proxy/page"
 )
-
-// maxLogoutPost is what a message that a browser posts may take: 512 KiB of XML
-// in base64, and what stands around it.
-const maxLogoutPost = 768 << 10
 
 // singleLogout takes a message about logout that a browser brings from its
 // source, and answers by the same way (SAML Profiles 4.4). What a request ends
@@ -34,7 +29,7 @@ func (p *Proxy) singleLogout(x *exchange, r *http.Request, source string) error 
 	case err == nil && m.Logout == nil:
 		return p.logoutAnswered(x, r, m)
 	case err == nil && m.Refused != "":
-		p.noteLogout(x, source+": "+m.Refused)
+		p.noteMessage(x, source+": "+m.Refused)
 	case err == nil:
 		err = p.endBySource(x, r, m.Logout)
 	}
@@ -54,7 +49,7 @@ func (p *Proxy) singleLogout(x *exchange, r *http.Request, source string) error 
 
 func readLogout(x *exchange, r *http.Request, src claims.LogoutEndpoint) (*claims.LogoutMessage, error) {
 	if r.Method == http.MethodPost {
-		if _, err := readForm(r, maxLogoutPost); err != nil {
+		if _, err := readForm(r, maxMessageForm); err != nil {
 			return nil, err
 		}
 	}
@@ -65,18 +60,12 @@ func readLogout(x *exchange, r *http.Request, src claims.LogoutEndpoint) (*claim
 	return m, err
 }
 
+// refuseLogout answers err, written down when it is about the message.
 func (p *Proxy) refuseLogout(x *exchange, err error) error {
 	if errors.Is(err, errLogout) {
-		p.noteLogout(x, err.Error())
+		p.noteMessage(x, err.Error())
 	}
 	return err
-}
-
-// noteLogout writes down why nothing ended, in the source's own words. Anybody
-// can send such a request, so it must not wait for the store.
-func (p *Proxy) noteLogout(x *exchange, why string) {
-	p.dir.NoteSoon(groups.Event{Kind: groups.EventRefused, Source: x.source, Request: x.id, Reason: why})
-	x.noted = true
 }
 
 // logoutAnswered ends a sign-out that went by the source. The session here was

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -331,25 +330,7 @@ func TestSingleLogoutReplay(t *testing.T) {
 		t.Errorf("by a replay the session gets %d", got)
 	}
 	race := r.idp.LogoutQuery(to, claimstest.SAMLLogout{NameID: "nobody"})
-	var all sync.WaitGroup
-	codes := make(chan int, 8)
-	for range cap(codes) {
-		all.Go(func() {
-			res, err := r.client().Get(race)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			res.Body.Close()
-			codes <- res.StatusCode
-		})
-	}
-	all.Wait()
-	close(codes)
-	count := map[int]int{}
-	for code := range codes {
-		count[code]++
-	}
+	count := atOnce(t, 8, func() (*http.Response, error) { return r.client().Get(race) })
 	if count[303] != 1 || count[400] != 7 {
 		t.Errorf("at once: %v", count)
 	}

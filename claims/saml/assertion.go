@@ -22,12 +22,11 @@ func (t *trust) read(el *etree.Element, requestID string, now time.Time) (*asser
 	if err := t.checkIssuer(issuer); err != nil {
 		return nil, err
 	}
-	if err := checkIssued(el, t.skew, now); err != nil {
+	issued, err := checkIssued(el, maxAge, t.skew, now)
+	if err != nil {
 		return nil, err
 	}
-	a := &assertion{id: attr(el, "ID")}
-	a.issued, _ = instant(el, "IssueInstant")
-	a.until = a.issued.Add(maxAge + 2*t.skew + maxDrift)
+	a := &assertion{id: attr(el, "ID"), issued: issued, until: issued.Add(maxAge + 2*t.skew + maxDrift)}
 	if err := t.checkConditions(el, now); err != nil {
 		return nil, err
 	}

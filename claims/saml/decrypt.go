@@ -94,43 +94,44 @@ func readEncrypted(el *etree.Element) (*encrypted, error) {
 // checkEncrypted holds an EncryptedAssertion to the algorithms that are
 // accepted. AES-CBC can be changed unnoticed, so it is for assertions inside a
 // signed response alone.
-func checkEncrypted(el *etree.Element, insideSigned bool) error {
+func checkEncrypted(el *etree.Element, insideSigned bool) (*encrypted, error) {
 	e, err := readEncrypted(el)
 	switch {
 	case err != nil:
-		return err
 	case cbcKeys[e.cipher] != 0 && !insideSigned:
-		return errors.New("an assertion encrypted with AES-CBC outside a signed response: have the provider sign the response, or use AES-GCM")
+		err = errors.New("an assertion encrypted with AES-CBC outside a signed response: have the provider sign the response, or use AES-GCM")
 	case cbcKeys[e.cipher] == 0 && gcmKeys[e.cipher] == 0:
-		return errors.New("an assertion encrypted with an algorithm that is not accepted (AES-GCM is)")
+		err = errors.New("an assertion encrypted with an algorithm that is not accepted (AES-GCM is)")
 	case e.transport != algOAEP && e.transport != algOAEP11:
-		return errors.New("an assertion whose key is encrypted with an algorithm that is not accepted (RSA-OAEP is)")
+		err = errors.New("an assertion whose key is encrypted with an algorithm that is not accepted (RSA-OAEP is)")
 	}
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // decrypt answers the element inside an EncryptedAssertion. The library's own
 // decryption chooses algorithms by elements of any namespace, knows no
 // AES-256-GCM, mixes up OAEP's two digests and panics on short texts.
 func (t *trust) decrypt(sealed *etree.Element, insideSigned bool) (*etree.Element, error) {
-	if err := checkEncrypted(sealed, insideSigned); err != nil {
+	e, err := checkEncrypted(sealed, insideSigned)
+	if err != nil {
 		return nil, err
 	}
-	e, err := readEncrypted(sealed)
-	if err != nil || t.key == nil {
+	if t.key == nil {
 		return nil, errDecrypt
 	}
 	plain, err := e.open(t.key)
-	if err != nil || scan(plain) != nil {
+	if err != nil {
 		return nil, errDecrypt
 	}
-	doc := etree.NewDocument()
-	if doc.ReadFromBytes(plain) != nil || doc.Root() == nil {
+	root, err := parseMessage(plain)
+	if err != nil {
 		return nil, errDecrypt
 	}
 	// What was encrypted stood here, among these namespaces (XML Encryption
 	// 4.3.3).
-	root := doc.Root()
 	inherit(root, sealed)
 	if !is(root, nsAssertion, "Assertion") || checkTree(root) != nil {
 		return nil, errDecrypt

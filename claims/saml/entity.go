@@ -7,13 +7,14 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/crewjam/saml"
+
+	"github.com/groupgate/groupgate/claims"
 )
 
 // entity is what a provider's metadata says (Metadata 2.4.3), checked. It
@@ -119,20 +120,11 @@ func keepAddress(m map[string]string, binding, address string) error {
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
 		return errors.New("the metadata has an address that is none")
-	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
+	case u.Scheme != "https" && (u.Scheme != "http" || !claims.IsLoopback(u.Hostname())):
 		return errors.New("the metadata has an address that is not https")
 	}
 	m[binding] = address
 	return nil
-}
-
-func loopback(host string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761 section 6.3
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 // certificate reads a certificate of the metadata. Its key must be one whose

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"reflect"
@@ -299,28 +298,4 @@ func (k *keeper) complain(err error, wait time.Duration) {
 		k.log.Warn("the provider's metadata cannot be read; the last good one stays while it is valid",
 			append(fields, zap.Time("read", e.read), zap.Time("valid_until", e.validUntil))...)
 	}
-}
-
-// safeClient is base with bounded waits, and without following redirects: what
-// decides who can sign in comes from the address that was written.
-func safeClient(base *http.Client) *http.Client {
-	c := &http.Client{Timeout: readTimeout}
-	if base != nil {
-		c.Transport = base.Transport
-		if base.Timeout > 0 && base.Timeout < readTimeout {
-			c.Timeout = base.Timeout
-		}
-	}
-	if c.Transport == nil {
-		c.Transport = &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-			TLSHandshakeTimeout:   5 * time.Second,
-			ResponseHeaderTimeout: 10 * time.Second,
-			ForceAttemptHTTP2:     true,
-			IdleConnTimeout:       30 * time.Second,
-		}
-	}
-	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return c
 }

@@ -1,7 +1,6 @@
 package saml
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -142,16 +141,6 @@ func (s *Source) ReadLogout(r *http.Request) (*claims.LogoutMessage, error) {
 	return out, nil
 }
 
-// guard makes a refusal of a library's panic.
-func (t *trust) guard(err *error) {
-	if fault := recover(); fault != nil {
-		if t.noted != nil {
-			t.noted(fault)
-		}
-		*err = errors.New("the message makes a library fail")
-	}
-}
-
 // readLogout holds a message to Profiles 4.4.3 and 4.4.4.
 func (t *trust) readLogout(c *carried, slo string, now time.Time) (*claims.LogoutMessage, error) {
 	el := c.el
@@ -178,14 +167,9 @@ func (t *trust) readLogout(c *carried, slo string, now time.Time) (*claims.Logou
 	if err := t.checkIssuer(issuer); err != nil {
 		return nil, err
 	}
-	issued, err := instant(el, "IssueInstant")
-	switch {
-	case err != nil:
+	issued, err := checkIssued(el, maxLogoutAge, t.skew, now)
+	if err != nil {
 		return nil, err
-	case issued.After(now.Add(t.skew)):
-		return nil, errors.New("issued in the future (IssueInstant): do the clocks agree?")
-	case issued.Before(now.Add(-maxLogoutAge - t.skew)):
-		return nil, errors.New("issued too long ago (IssueInstant)")
 	}
 	if !c.request {
 		return readLogoutResponse(el)
@@ -278,28 +262,4 @@ func (s *Source) AnswerLogout(m *claims.LogoutMessage) (*claims.Away, error) {
 		state = "" // Bindings 3.4.3: it should not have been sent
 	}
 	return s.send(binding, to, "SAMLResponse", el, state)
-}
-
-// statusPrefix is of the codes of Core 3.2.2.2.
-const statusPrefix = "urn:oasis:names:tc:SAML:2.0:status:"
-
-// withTrust calls fn with what is trusted now, and once more with what the
-// provider's metadata says after that when a signature fits no key: it may have
-// changed keys. What an encrypted assertion hides counts as no fitting key
-// whatever it is, so that nobody can tell.
-func (s *Source) withTrust(ctx context.Context, fn func(*trust) error) error {
-	ctx, cancel := context.WithTimeout(ctx, entityTimeout)
-	defer cancel()
-	e, err := s.keep.entity(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", claims.ErrUnavailable, err)
-	}
-	err = fn(s.trust(e))
-	if errors.Is(err, errForeign) || errors.Is(err, errDecrypt) {
-		_ = s.keep.renew(ctx, e) // whether that failed does not make the message better
-		if newer := s.keep.current(); newer != nil && newer != e {
-			err = fn(s.trust(newer))
-		}
-	}
-	return err
 }

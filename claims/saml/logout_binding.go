@@ -122,17 +122,6 @@ func inflate(text string) ([]byte, error) {
 	return message, nil
 }
 
-func parseMessage(message []byte) (*etree.Element, error) {
-	if err := scan(message); err != nil {
-		return nil, err
-	}
-	doc := etree.NewDocument()
-	if err := doc.ReadFromBytes(message); err != nil || doc.Root() == nil {
-		return nil, errors.New("not an XML document")
-	}
-	return doc.Root(), nil
-}
-
 // fromForm reads a message out of a form's fields. Others than the binding's,
 // such as a button's, are passed over.
 func (t *trust) fromForm(form url.Values) (*carried, error) {

@@ -2,7 +2,6 @@ package saml
 
 import (
 	"encoding/base64"
-	"errors"
 	"strconv"
 
 	"github.com/beevik/etree"
@@ -18,9 +17,6 @@ const metadataType = "application/samlmetadata+xml"
 // the key is ours as long as the configuration says so, and providers that read
 // it once should not forget us.
 func (s *Source) Metadata() (contentType string, body []byte, err error) {
-	if s.sp.Certificate == nil {
-		return "", nil, s.errorf("write metadata", nil, "%w", errors.New("there is no certificate of ours"))
-	}
 	root := element("md:EntityDescriptor", "xmlns:md", nsMetadata, "xmlns:ds", nsSignature, "entityID", s.cfg.EntityID)
 	sp := add(root, element("md:SPSSODescriptor",
 		"AuthnRequestsSigned", strconv.FormatBool(s.cfg.SignRequests),

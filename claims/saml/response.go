@@ -23,7 +23,8 @@ const maxAge = 10 * time.Minute
 
 const (
 	bearer        = "urn:oasis:names:tc:SAML:2.0:cm:bearer"
-	statusSuccess = "urn:oasis:names:tc:SAML:2.0:status:Success"
+	statusPrefix  = "urn:oasis:names:tc:SAML:2.0:status:" // of the codes of Core 3.2.2.2
+	statusSuccess = statusPrefix + "Success"
 )
 
 // trust is who may speak to whom: everything that a message is held to. It is
@@ -63,15 +64,38 @@ type nameID struct {
 // for a response that nobody asked for. Everything in the result stands in the
 // bytes that a key of the provider signed.
 func (t *trust) accept(message []byte, requestID string, now time.Time) (a *assertion, err error) {
-	defer func() {
-		// Libraries read pointers that a message can leave out.
-		if fault := recover(); fault != nil {
-			if t.noted != nil {
-				t.noted(fault)
-			}
-			a, err = nil, errors.New("the message makes a library fail")
+	defer t.guard(&err)
+	root, err := parseMessage(message)
+	if err != nil {
+		return nil, err
+	}
+	form, err := checkShape(root)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.checkResponse(root, form, requestID, now); err != nil {
+		return nil, err
+	}
+	el, err := t.verify(root, form)
+	if err != nil {
+		return nil, err
+	}
+	return t.read(el, requestID, now)
+}
+
+// guard makes a refusal of a library's panic: libraries read pointers that a
+// message can leave out.
+func (t *trust) guard(err *error) {
+	if fault := recover(); fault != nil {
+		if t.noted != nil {
+			t.noted(fault)
 		}
-	}()
+		*err = errors.New("the message makes a library fail")
+	}
+}
+
+// parseMessage makes a tree of a message whose bytes were counted.
+func parseMessage(message []byte) (*etree.Element, error) {
 	if err := scan(message); err != nil {
 		return nil, err
 	}
@@ -79,18 +103,7 @@ func (t *trust) accept(message []byte, requestID string, now time.Time) (a *asse
 	if err := doc.ReadFromBytes(message); err != nil || doc.Root() == nil {
 		return nil, errors.New("not an XML document")
 	}
-	form, err := checkShape(doc.Root())
-	if err != nil {
-		return nil, err
-	}
-	if err := t.checkResponse(doc.Root(), form, requestID, now); err != nil {
-		return nil, err
-	}
-	el, err := t.verify(doc.Root(), form)
-	if err != nil {
-		return nil, err
-	}
-	return t.read(el, requestID, now)
+	return doc.Root(), nil
 }
 
 // shape is how a response is built.
@@ -126,7 +139,8 @@ func checkShape(root *etree.Element) (shape, error) {
 		return shape{}, errors.New("a response with several assertions")
 	case len(sealed) == 1:
 		form.encrypted = true
-		return form, checkEncrypted(sealed[0], form.signed)
+		_, err := checkEncrypted(sealed[0], form.signed)
+		return form, err
 	}
 	inner, err := checkSignature(plain[0])
 	if err == nil && inner == nil && !form.signed {
@@ -192,7 +206,7 @@ func (t *trust) checkResponse(root *etree.Element, form shape, requestID string,
 	if hasAttr(root, "InResponseTo") != (requestID != "") || attr(root, "InResponseTo") != requestID {
 		return errors.New("not an answer to this browser's request (InResponseTo)")
 	}
-	if err := checkIssued(root, t.skew, now); err != nil {
+	if _, err := checkIssued(root, maxAge, t.skew, now); err != nil {
 		return err
 	}
 	issuer, err := child(root, nsAssertion, "Issuer")
@@ -233,7 +247,7 @@ func checkStatus(root *etree.Element) error {
 	if second, _ := child(code, nsProtocol, "StatusCode"); second != nil {
 		said = attr(second, "Value")
 	}
-	word, known := strings.CutPrefix(said, "urn:oasis:names:tc:SAML:2.0:status:")
+	word, known := strings.CutPrefix(said, statusPrefix)
 	if !known || len(word) > 40 || strings.Trim(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != "" {
 		word = "with a status that SAML does not know"
 	}
@@ -252,18 +266,17 @@ func (t *trust) checkIssuer(el *etree.Element) error {
 }
 
 // checkIssued holds IssueInstant to the recent past, which bounds how long a
-// used assertion has to be remembered.
-func checkIssued(el *etree.Element, skew time.Duration, now time.Time) error {
+// used message has to be remembered.
+func checkIssued(el *etree.Element, age, skew time.Duration, now time.Time) (time.Time, error) {
 	at, err := instant(el, "IssueInstant")
 	switch {
 	case err != nil:
-		return err
 	case at.After(now.Add(skew)):
-		return errors.New("issued in the future (IssueInstant): do the clocks agree?")
-	case at.Before(now.Add(-maxAge - skew)):
-		return errors.New("issued too long ago (IssueInstant)")
+		err = errors.New("issued in the future (IssueInstant): do the clocks agree?")
+	case at.Before(now.Add(-age - skew)):
+		err = errors.New("issued too long ago (IssueInstant)")
 	}
-	return nil
+	return at, err
 }
 
 // instant reads an xs:dateTime in UTC (Core 1.3.3).

@@ -133,7 +133,7 @@ func New(opts Options) (*Source, error) {
 		AcsURL: address(base + "/acs"), SloURL: address(base + "/slo"),
 	}
 	s.keep = &keeper{
-		cfg: s.cfg, trusted: trusted, client: safeClient(opts.Client), cache: opts.Cache, log: s.log, now: s.now,
+		cfg: s.cfg, trusted: trusted, client: claims.SafeClient(opts.Client, readTimeout), cache: opts.Cache, log: s.log, now: s.now,
 		least: leastRefresh, wake: make(chan struct{}, 1),
 	}
 	return s, nil
@@ -280,4 +280,25 @@ func (s *Source) errorf(step string, kind error, format string, args ...any) err
 		return fmt.Errorf("%s: %s: %w", s.name, step, cause)
 	}
 	return fmt.Errorf("%s: %s: %w: %w", s.name, step, kind, cause)
+}
+
+// withTrust calls fn with what is trusted now, and once more with what the
+// provider's metadata says after that when a signature fits no key: it may have
+// changed keys. What an encrypted assertion hides counts as no fitting key
+// whatever it is, so that nobody can tell.
+func (s *Source) withTrust(ctx context.Context, fn func(*trust) error) error {
+	ctx, cancel := context.WithTimeout(ctx, entityTimeout)
+	defer cancel()
+	e, err := s.keep.entity(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", claims.ErrUnavailable, err)
+	}
+	err = fn(s.trust(e))
+	if errors.Is(err, errForeign) || errors.Is(err, errDecrypt) {
+		_ = s.keep.renew(ctx, e) // whether that failed does not make the message better
+		if newer := s.keep.current(); newer != nil && newer != e {
+			err = fn(s.trust(newer))
+		}
+	}
+	return err
 }

@@ -110,43 +110,33 @@ func (c *otlpClient) send(ctx context.Context, body []byte) (again bool, err err
 // rejected reads ExportTraceServiceResponse.partial_success.rejected_spans;
 // what is no such message rejects nothing.
 func rejected(answer []byte) uint64 {
-	for len(answer) > 0 {
-		number, kind, n := protowire.ConsumeTag(answer)
-		if n < 0 {
-			return 0
-		}
-		answer = answer[n:]
-		if number == 1 && kind == protowire.BytesType {
-			inner, n := protowire.ConsumeBytes(answer)
-			if n < 0 {
-				return 0
-			}
-			return firstVarint(inner)
-		}
-		if n = protowire.ConsumeFieldValue(number, kind, answer); n < 0 {
-			return 0
-		}
-		answer = answer[n:]
+	partly, n := protowire.ConsumeBytes(first(answer, protowire.BytesType))
+	if n < 0 {
+		return 0
 	}
-	return 0
+	spans, n := protowire.ConsumeVarint(first(partly, protowire.VarintType))
+	if n < 0 {
+		return 0
+	}
+	return spans
 }
 
-// firstVarint is field 1 of a message.
-func firstVarint(message []byte) uint64 {
+// first is a message from the value of its field 1 on; nil when it has none of
+// that type.
+func first(message []byte, want protowire.Type) []byte {
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeTag(message)
 		if n < 0 {
-			return 0
+			return nil
 		}
 		message = message[n:]
-		if number == 1 && kind == protowire.VarintType {
-			v, _ := protowire.ConsumeVarint(message)
-			return v
+		if number == 1 && kind == want {
+			return message
 		}
 		if n = protowire.ConsumeFieldValue(number, kind, message); n < 0 {
-			return 0
+			return nil
 		}
 		message = message[n:]
 	}
-	return 0
+	return nil
 }

@@ -60,9 +60,9 @@ func introduce(t *testing.T, g *gate, idp *claimstest.SAMLIdP, source string) st
 func withSAML(t *testing.T, more, rest string) (p place, g *gate, idp *claimstest.SAMLIdP, up *upstream) {
 	t.Helper()
 	up, idp, p = newUpstream(t), claimstest.StartSAML(t, samlPeople()), newPlace(t)
-	p.write(t, up.URL, samlSource("work", idp.URL+"/metadata", more), everyValue+rest)
+	p.write(t, up.URL, samlSource("staff", idp.URL+"/metadata", more), everyValue+rest)
 	g = p.start(t)
-	introduce(t, g, idp, "work")
+	introduce(t, g, idp, "staff")
 	return p, g, idp, up
 }
 
@@ -82,10 +82,10 @@ func TestSAMLLogin(t *testing.T) {
 		t.Errorf("encrypted: groups %q", got)
 	}
 	_, numbers := scrape(t, g)
-	if n := numbers[`groupgate_logins_total{protocol="saml",provider="work",result="ok"}`]; n != 2 {
+	if n := numbers[`groupgate_logins_total{protocol="saml",provider="staff",result="ok"}`]; n != 2 {
 		t.Errorf("%v logins are counted", n)
 	}
-	if age, there := numbers[`groupgate_idp_metadata_age_seconds{provider="work"}`]; !there || age > 60 {
+	if age, there := numbers[`groupgate_idp_metadata_age_seconds{provider="staff"}`]; !there || age > 60 {
 		t.Errorf("metadata age %v, %v", age, there)
 	}
 	_, der := idp.SigningKey()
@@ -93,10 +93,10 @@ func TestSAMLLogin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if at := numbers[`groupgate_saml_certificate_expiry_timestamp_seconds{provider="work"}`]; int64(at) != cert.NotAfter.Unix() {
+	if at := numbers[`groupgate_saml_certificate_expiry_timestamp_seconds{provider="staff"}`]; int64(at) != cert.NotAfter.Unix() {
 		t.Errorf("the certificate runs out at %v, the metrics say %v", cert.NotAfter.Unix(), int64(at))
 	}
-	if n, there := numbers[`groupgate_saml_library_panics_total{provider="work"}`]; !there || n != 0 {
+	if n, there := numbers[`groupgate_saml_library_panics_total{provider="staff"}`]; !there || n != 0 {
 		t.Errorf("panics %v, %v", n, there)
 	}
 }
@@ -112,11 +112,11 @@ func TestSAMLBesideOIDC(t *testing.T) {
 			op := claimstest.Start(t, claimstest.Options{Alg: "ES256", ClientSecret: opSecret, People: []claimstest.Person{person("alice", "admins")}})
 			rest := everyValue
 			if linked {
-				rest += "identity: {link: [op, work]}\n"
+				rest += "identity: {link: [op, staff]}\n"
 			}
-			p.write(t, up.URL, oidc("op", op.URL, opSecret)+samlSource("work", idp.URL+"/metadata", ""), rest)
+			p.write(t, up.URL, oidc("op", op.URL, opSecret)+samlSource("staff", idp.URL+"/metadata", ""), rest)
 			g := p.start(t)
-			introduce(t, g, idp, "work")
+			introduce(t, g, idp, "staff")
 			login := func(source, person string) *claimstest.Page {
 				t.Helper()
 				page, err := newBrowser(t).Login(g.url()+"/_auth/start?rd=/&source="+source, person)
@@ -128,16 +128,16 @@ func TestSAMLBesideOIDC(t *testing.T) {
 			if got := received(t, login("op", "alice")).Get("X-Forwarded-Groups"); got != "admins" {
 				t.Fatalf("at op: groups %q", got)
 			}
-			page := login("work", "p-1")
+			page := login("staff", "p-1")
 			if !linked {
 				if page.Status != http.StatusForbidden {
 					t.Errorf("another source takes alice's name: %d\n%s", page.Status, page.Body)
 				}
-				g.eventually("noted", func() bool { return g.logged(`"kind":"refused"`, `"source":"work"`) })
+				g.eventually("noted", func() bool { return g.logged(`"kind":"refused"`, `"source":"staff"`) })
 				return
 			}
 			if got := received(t, page).Get("X-Forwarded-Groups"); got != "a%2Cb,admins,eng" {
-				t.Errorf("at work: groups %q", got)
+				t.Errorf("at staff: groups %q", got)
 			}
 			var people struct {
 				Items []struct{ User string }
@@ -196,7 +196,7 @@ func answerOf(t *testing.T, g *gate, b *claimstest.Browser, nameID string) (to s
 func TestSAMLAcrossARestart(t *testing.T) {
 	t.Parallel()
 	p, g, idp, up := withSAML(t, ", idp_initiated: true", "")
-	before := introduce(t, g, idp, "work")
+	before := introduce(t, g, idp, "staff")
 	b, waiting := newBrowser(t), newBrowser(t)
 	to, used := answerOf(t, g, b, "p-1")
 	if page, err := b.Post(to, used, idp.URL); err != nil || page.Status != http.StatusOK {
@@ -231,16 +231,16 @@ func TestSAMLAcrossARestart(t *testing.T) {
 	if got := signIn(t, g, newBrowser(t), "p-1").Get("X-Forwarded-Groups"); got != "a%2Cb,eng" {
 		t.Errorf("a new login: groups %q", got)
 	}
-	if certificateIn(t, introduce(t, g, idp, "work")) != certificateIn(t, before) {
+	if certificateIn(t, introduce(t, g, idp, "staff")) != certificateIn(t, before) {
 		t.Error("the restart changed our key")
 	}
 	// It belongs to the settings it was read by: other metadata is not replaced
 	// by what was kept.
-	p.write(t, up.URL, samlSource("work", idp.URL+"/metadata?other", ", idp_initiated: true"), everyValue)
+	p.write(t, up.URL, samlSource("staff", idp.URL+"/metadata?other", ", idp_initiated: true"), everyValue)
 	g.signal(syscall.SIGTERM)
 	<-g.exited
 	g = p.launch(t)
-	g.eventually("told", func() bool { return g.logged(`"source":"work"`, "metadata") })
+	g.eventually("told", func() bool { return g.logged(`"source":"staff"`, "metadata") })
 	if page := get(t, newBrowser(t), g.url()+"/"); page.Status != http.StatusServiceUnavailable {
 		t.Errorf("metadata that was read elsewhere is believed: %d", page.Status)
 	}
@@ -266,7 +266,7 @@ func TestSAMLMetadataIsReadAgainOnReload(t *testing.T) {
 	g.signal(syscall.SIGHUP)
 	g.eventually("read again", func() bool { return idp.Calls("metadata") > read })
 	read = idp.Calls("metadata")
-	if status := g.api("POST", "/sources/work:test", nil, nil); status != http.StatusOK || idp.Calls("metadata") <= read {
+	if status := g.api("POST", "/sources/staff:test", nil, nil); status != http.StatusOK || idp.Calls("metadata") <= read {
 		t.Errorf(":test answers %d, and asked %d times", status, idp.Calls("metadata")-read)
 	}
 	if got := signIn(t, g, newBrowser(t), "p-2").Get("X-Forwarded-Groups"); got != "ops" {
@@ -281,15 +281,15 @@ func TestSAMLKeyFiles(t *testing.T) {
 	up, idp, p := newUpstream(t), claimstest.StartSAML(t, samlPeople()), newPlace(t)
 	files := fmt.Sprintf(", key_file: %q, cert_file: %q", p.file("sp.key"), p.file("sp.crt"))
 	first := putPair(t, p)
-	p.write(t, up.URL, samlSource("work", idp.URL+"/metadata", files), everyValue)
+	p.write(t, up.URL, samlSource("staff", idp.URL+"/metadata", files), everyValue)
 	g := p.start(t)
-	if ours := introduce(t, g, idp, "work"); !strings.Contains(certificateIn(t, ours), first) {
+	if ours := introduce(t, g, idp, "staff"); !strings.Contains(certificateIn(t, ours), first) {
 		t.Error("our metadata has another certificate than the file")
 	}
 	signIn(t, g, newBrowser(t), "p-1")
 	second := putPair(t, p)
 	g.eventually("our metadata has the new certificate", func() bool {
-		resp, err := http.Get(g.url() + "/_auth/saml/work/metadata")
+		resp, err := http.Get(g.url() + "/_auth/saml/staff/metadata")
 		if err != nil {
 			return false
 		}
@@ -297,7 +297,7 @@ func TestSAMLKeyFiles(t *testing.T) {
 		raw, err := io.ReadAll(resp.Body)
 		return err == nil && strings.Contains(certificateIn(t, string(raw)), second)
 	})
-	introduce(t, g, idp, "work")
+	introduce(t, g, idp, "staff")
 	signIn(t, g, newBrowser(t), "p-2")
 
 	check := func(more ...string) (string, error) {
@@ -305,7 +305,7 @@ func TestSAMLKeyFiles(t *testing.T) {
 		return string(out), err
 	}
 	out, err := check("--online")
-	if err != nil || !strings.Contains(out, "source work") || !strings.Contains(out, idp.EntityID()) {
+	if err != nil || !strings.Contains(out, "source staff") || !strings.Contains(out, idp.EntityID()) {
 		t.Errorf("check --online: %v\n%s", err, out)
 	}
 	putFile(t, p.file("sp.key"), []byte("canary"))
@@ -326,9 +326,9 @@ func TestSAMLKeyOutlivesSessionKeys(t *testing.T) {
 	old, next, other := strings.Repeat("o", 32), strings.Repeat("n", 32), strings.Repeat("x", 32)
 	first := ""
 	for i, keys := range []string{old, next + ", " + old, next, other} {
-		p.write(t, up.URL, samlSource("work", idp.URL+"/metadata", ""), everyValue+"session: {keys: ["+keys+"]}\n")
+		p.write(t, up.URL, samlSource("staff", idp.URL+"/metadata", ""), everyValue+"session: {keys: ["+keys+"]}\n")
 		g := p.start(t)
-		ours := certificateIn(t, introduce(t, g, idp, "work"))
+		ours := certificateIn(t, introduce(t, g, idp, "staff"))
 		if i == 0 {
 			first = ours
 		}
@@ -368,9 +368,9 @@ func putPair(t *testing.T, p place) string {
 func TestSAMLExplain(t *testing.T) {
 	t.Parallel()
 	up, p := newUpstream(t), newPlace(t)
-	p.write(t, up.URL, samlSource("work", "https://idp.example.com/metadata", ""), "rules: [{source: work, claim: groups, value: eng, group: engineering}]\n")
+	p.write(t, up.URL, samlSource("staff", "https://idp.example.com/metadata", ""), "rules: [{source: staff, claim: groups, value: eng, group: engineering}]\n")
 	putFile(t, p.file("claims.json"), []byte(`{"groups":["eng","other"]}`))
-	out, err := exec.Command(program, "explain", "--config", p.config(), "--source", "work", p.file("claims.json")).CombinedOutput()
+	out, err := exec.Command(program, "explain", "--config", p.config(), "--source", "staff", p.file("claims.json")).CombinedOutput()
 	for _, want := range []string{`"eng"`, "hit", `"other"`, "miss", "X-Forwarded-Groups: engineering"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("explain (%v) lacks %s:\n%s", err, want, out)
