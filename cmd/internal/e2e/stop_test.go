@@ -292,10 +292,14 @@ func TestTermWaitsForSockets(t *testing.T) {
 	if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("%v %+v", err, res)
 	}
-	g.eventually("open", func() bool { return up.open.Load() == 1 })
+	// The frame is under way when its beginning is here, and not before.
+	begun := make([]byte, len("\x81\x05he"))
+	if _, err := io.ReadFull(in, begun); err != nil {
+		t.Fatal(err)
+	}
 	g.signal(syscall.SIGTERM)
-	if got, err := io.ReadAll(in); string(got) != "\x81\x05hello\x88\x02\x03\xe9" {
-		t.Errorf("the client got %q, %v", got, err)
+	if rest, err := io.ReadAll(in); string(begun)+string(rest) != "\x81\x05hello\x88\x02\x03\xe9" {
+		t.Errorf("the client got %q and %q, %v", begun, rest, err)
 	}
 	if status := g.ends(patience); status != 0 {
 		t.Errorf("exit %d\n%s", status, g.log.all())
