@@ -42,6 +42,7 @@ var house = map[string]struct {
 	"cmd/demo":          {[]string{"claims/claimstest", "cmd/internal/app"}, "groupgate as everybody runs it, between two servers of the demo's own"},
 	"cmd/internal/e2e":  {nil, "tests alone: the program is a process to them"},
 	"deploy/bench":      {[]string{"claims/claimstest"}, "it measures the binary from outside"},
+	"deploy/testenv":    {nil, "it starts other people's servers, and knows nothing of ours"},
 }
 
 // foreign says who alone may import a library or a part of the standard
@@ -63,14 +64,17 @@ var foreign = []struct {
 	{"github.com/crewjam/saml", []string{"claims/saml"}, "what it leaves out is made up for in one place"},
 	{"github.com/russellhaering/goxmldsig", []string{"claims/saml", "claims/claimstest"}, "signatures of XML are checked in one place, and made by the provider of the tests"},
 	{"github.com/beevik/etree", []string{"claims/saml", "claims/claimstest"}, "trees of XML do not leave the package that checked them"},
-	{"golang.org/x/text", []string{"proxy/page"}, "pages alone are in languages"},
+	{"golang.org/x/text", []string{"claims", "claims/claimstest", "proxy", "proxy/page"}, "pages are in languages; the directory of the tests takes spellings for one as real ones do; passwords and user names have one spelling"},
+	{"golang.org/x/crypto", []string{"claims"}, "passwords are hashed in one place"},
+	{"golang.org/x/term", []string{"cmd/internal/app"}, "only commands have somebody at a terminal"},
+	{"github.com/go-asn1-ber/", []string{"claims", "claims/claimstest"}, "messages of LDAP are bounded where they are read, and made by the directory of the tests"},
 	{"github.com/prometheus/", []string{"cmd/internal/app"}, "parts count; one place publishes"},
 	{"go.opentelemetry.io/", []string{"cmd/internal/app", "proxy"}, "who is in which group is no step of a request: sources and directory know nothing of spans"},
 	{"go.opentelemetry.io/otel/sdk", []string{"cmd/internal/app"}, "the proxy says what happened; one place sends it"},
 	{"go.opentelemetry.io/otel/exporters", []string{"cmd/internal/app"}, "the proxy says what happened; one place sends it"},
 	{"github.com/go-logr/", []string{"cmd/internal/app"}, "it is there to keep OpenTelemetry's own log quiet"},
-	{"testing", []string{"groups/groupstest"}, "its flags must not get into a program"},
-	{"os/exec", []string{"deploy/bench"}, "nothing of the program starts programs"},
+	{"testing", []string{"groups/groupstest", "deploy/testenv"}, "its flags must not get into a program"},
+	{"os/exec", []string{"deploy/bench", "deploy/testenv"}, "nothing of the program starts programs"},
 	{"net/http/pprof", nil, "it registers itself on the default mux"},
 	{"unsafe", nil, "nothing here is worth it"},
 }

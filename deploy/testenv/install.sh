@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Go: Chromium, Node and SimpleSAMLphp with
-# PHP from Debian, the OpenID provider, the browser driver and the
-# accessibility checks from npm (pinned in package.json).
+# Installs what the tests need beside Go: Chromium, Node, SimpleSAMLphp with
+# PHP, OpenLDAP and Samba's Active Directory from Debian, the OpenID provider,
+# the browser driver and the accessibility checks from npm (pinned in
+# package.json).
 # It may run any number of times; when everything is there it takes a moment.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,8 +15,11 @@ need npm npm
 need gcc gcc libc6-dev # for the race detector
 need php php-cli
 # SimpleSAMLphp has no command of its own, nor have the parts of PHP it wants.
+# Samba is many packages: a domain is made by one that nothing depends on.
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-for package in simplesamlphp php-xml php-mbstring php-curl; do
+for package in simplesamlphp php-xml php-mbstring php-curl \
+	slapd ldap-utils \
+	samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind ldb-tools; do
 	installed $package || missing+=("$package")
 done
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
@@ -58,4 +62,5 @@ if ! go version -m bin/h2spec 2>/dev/null | grep -qF "$h2spec	$h2spec_version"; 
 	echo "installing h2spec"
 	GOBIN="$here/bin" CGO_ENABLED=0 go install $h2spec/cmd/h2spec@$h2spec_version
 fi
-echo "chromium $(dpkg-query -W -f '${Version}' chromium 2>/dev/null || echo '?'), node $(node --version), oidc-provider $(have oidc-provider), playwright-core $(have playwright-core), axe $(have @axe-core/playwright), simplesamlphp $(dpkg-query -W -f '${Version}' simplesamlphp 2>/dev/null || echo '?')"
+version() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null || echo '?'; }
+echo "chromium $(version chromium), node $(node --version), oidc-provider $(have oidc-provider), playwright-core $(have playwright-core), axe $(have @axe-core/playwright), simplesamlphp $(version simplesamlphp), slapd $(version slapd), samba $(version samba)"
