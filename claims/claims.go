@@ -58,6 +58,10 @@ type Identity struct {
 	// brings such a statement cannot be sent twice.
 	StatementID    string
 	StatementUntil time.Time
+
+	// Whole: a claim that Claims does not mention is not there. Otherwise a
+	// refresh leaves it as an earlier statement had it.
+	Whole bool
 }
 
 // Claims is one JSON object of statements about a person. The zero value has

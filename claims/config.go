@@ -9,12 +9,12 @@ import (
 // Config is one entry of "sources". Exactly one of OIDC, SAML, LDAP and Local
 // is set.
 type Config struct {
-	Name  string      `yaml:"name"`
-	Label string      `yaml:"label"` // shown on the chooser; the name when empty
-	OIDC  *OIDCConfig `yaml:"oidc"`
-	SAML  *SAMLConfig `yaml:"saml"`
-	LDAP  any         `yaml:"ldap" later:"LDAP sources"`
-	Local any         `yaml:"local" later:"local users"`
+	Name  string       `yaml:"name"`
+	Label string       `yaml:"label"` // shown on the chooser; the name when empty
+	OIDC  *OIDCConfig  `yaml:"oidc"`
+	SAML  *SAMLConfig  `yaml:"saml"`
+	LDAP  *LDAPConfig  `yaml:"ldap"`
+	Local *LocalConfig `yaml:"local"`
 
 	Require  Require     `yaml:"require"`
 	Groups   GroupClaims `yaml:"groups"`
@@ -64,6 +64,68 @@ const SubjectNameID = "nameid"
 var DefaultSAML = SAMLConfig{
 	MetadataRefresh: time.Hour, Subject: SubjectNameID, SignRequests: true, ClockSkew: time.Minute,
 }
+
+// LDAPConfig is a directory: Active Directory, or any that speaks LDAPv3 (RFC
+// 4511).
+type LDAPConfig struct {
+	// URL lists servers with the same content: the next is asked when one
+	// cannot be reached.
+	URL          URLs   `yaml:"url"`
+	BindDN       string `yaml:"bind_dn"` // of the service account; empty: searches are anonymous
+	BindPassword string `yaml:"bind_password" secret:"true"`
+	BaseDN       string `yaml:"base_dn"`
+	// UserFilter finds the person (RFC 4515); {user} is what was typed.
+	UserFilter string `yaml:"user_filter"`
+	// Subject names the attribute that tells people apart for good. Empty:
+	// objectGUID of an Active Directory, else entryUUID (RFC 4530).
+	Subject string `yaml:"subject"`
+	// Domains are what may stand before a backslash or behind an @ around the
+	// account's name. Empty: an Active Directory is asked.
+	Domains      []string     `yaml:"domains"`
+	NestedGroups bool         `yaml:"nested_groups"`
+	GroupSearch  *GroupSearch `yaml:"group_search"`
+	StartTLS     bool         `yaml:"starttls"`
+	CAFile       string       `yaml:"ca_file"` // PEM; empty: the system's
+}
+
+// DefaultLDAP is what holds where an LDAP source says nothing.
+var DefaultLDAP = LDAPConfig{
+	UserFilter: "(&(objectClass=person)(|(sAMAccountName={user})(userPrincipalName={user})(uid={user})))",
+}
+
+// GroupSearch finds groups by who is in them, for a directory that keeps no
+// memberOf. What it finds are the values of a claim.
+type GroupSearch struct {
+	BaseDN string `yaml:"base_dn"` // empty: the source's
+	// Filter finds the groups of an entry: {dn} is its distinguished name, and
+	// any other {attribute} what that attribute of the entry holds.
+	Filter string `yaml:"filter"`
+	Claim  string `yaml:"claim"` // default memberOf
+	// Value names the attribute of the group that is the value; empty: its
+	// distinguished name.
+	Value string `yaml:"value"`
+}
+
+// DefaultGroupSearch is what holds where "group_search" says nothing.
+var DefaultGroupSearch = GroupSearch{Filter: "(|(member={dn})(uniqueMember={dn}))", Claim: "memberOf"}
+
+// URLs is one address or a list of them.
+type URLs []string
+
+// JSONSchema describes the two spellings.
+func (URLs) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
+		{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}},
+	}}
+}
+
+// LocalConfig is the users that an administrator made here.
+type LocalConfig struct {
+	MinPasswordLength int `yaml:"min_password_length"` // characters
+}
+
+// DefaultLocal is what holds where a local source says nothing.
+var DefaultLocal = LocalConfig{MinPasswordLength: 12}
 
 // GraphConfig is how groups are asked of Microsoft Graph when Entra ID says
 // that a person has more of them than it sends. What is empty is taken from

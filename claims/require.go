@@ -34,20 +34,30 @@ func (q Require) checkDomain(address string) error {
 		return fmt.Errorf("%w: the e-mail address is malformed", ErrDenied)
 	}
 	for _, allowed := range q.EmailDomains {
-		if lowerASCII(domain) == lowerASCII(allowed) {
+		if EqualASCII(domain, allowed) {
 			return nil
 		}
 	}
 	return fmt.Errorf("%w: the e-mail address is of a domain that is not allowed", ErrDenied)
 }
 
-// lowerASCII leaves other letters alone: Unicode folding would take the
-// Kelvin sign for a "k".
+// EqualASCII reports whether two texts differ in the case of ASCII letters at
+// most.
+func EqualASCII(a, b string) bool { return lowerASCII(a) == lowerASCII(b) }
+
+// lowerASCII folds A to Z only. strings.ToLower would fold the Kelvin sign
+// into "k" and so make a name that somebody else may choose equal to ours.
 func lowerASCII(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'A' && r <= 'Z' {
-			return r + 'a' - 'A'
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c >= 'A' && c <= 'Z' {
+			b := []byte(s)
+			for ; i < len(b); i++ {
+				if b[i] >= 'A' && b[i] <= 'Z' {
+					b[i] += 'a' - 'A'
+				}
+			}
+			return string(b)
 		}
-		return r
-	}, s)
+	}
+	return s
 }

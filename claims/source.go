@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 )
@@ -26,6 +27,9 @@ var (
 	ErrUnavailable = errors.New("the source is unavailable")
 	// ErrGrantEnded: the source will not renew this session any more.
 	ErrGrantEnded = errors.New("the source ended the session")
+	// ErrBadPassword: nobody has this user name, or several do, or the password
+	// is another. Which of them is nobody's business.
+	ErrBadPassword = errors.New("the user name or the password is wrong")
 )
 
 type disabled struct{}
@@ -33,19 +37,143 @@ type disabled struct{}
 func (disabled) Error() string { return "the source says the person is disabled or gone" }
 func (disabled) Unwrap() error { return ErrDenied }
 
-// Source is a place people come from. An implementation is safe for
-// concurrent use. It never writes to a response on error.
+// DisabledError is [ErrDisabled] of a login: nothing else says whom the source
+// spoke of. The password was right.
+type DisabledError struct {
+	Subject string
+	Why     string // in plain words, for the log and the audit trail
+}
+
+func (e *DisabledError) Error() string { return e.Why }
+func (e *DisabledError) Unwrap() error { return ErrDisabled }
+
+// Source is a place people come from. It is a [Redirecting] one or a
+// [PasswordSource]. An implementation is safe for concurrent use.
 type Source interface {
 	// Name is the source's name in the configuration.
 	Name() string
-	// Challenge begins a login: it sends the browser to the source, or shows
-	// a form. Errors: ErrUnavailable. On error nothing was written.
+}
+
+// Redirecting is a source with pages of its own to sign in at. It never writes
+// to a response on error.
+type Redirecting interface {
+	Source
+	// Challenge begins a login: it sends the browser to the source. Errors: ErrUnavailable. On error nothing was written.
 	Challenge(w http.ResponseWriter, r *http.Request, f *Flow) error
 	// Authenticate answers a login's second half. The flow was found by the
 	// request's own state and belongs to this browser and this source.
 	// Errors: ErrNoCredentials, ErrProtocol, ErrDenied, ErrUnavailable.
 	Authenticate(r *http.Request, f *Flow) (*Identity, *Grant, error)
 }
+
+// PasswordSource is a source whose people say their user name and password to
+// us, on a form or by HTTP Basic.
+type PasswordSource interface {
+	Source
+	// CheckPassword answers who has the credentials. Errors: ErrBadPassword,
+	// ErrDenied for an account that may not sign in now although the password is
+	// right, a [DisabledError] when it is disabled or has expired,
+	// ErrUnavailable; and what Attempt answers, unchanged.
+	CheckPassword(ctx context.Context, c Credentials) (*Identity, *Grant, error)
+}
+
+// Credentials are what somebody typed. The password is a secret.
+type Credentials struct {
+	User, Password string
+	// Attempt is called once, when it is known whose password is about to be
+	// tried, with that identity's subject. Its error ends the check. Several
+	// user names may lead to one account. nil: nobody counts.
+	Attempt func(subject string) error
+}
+
+// PasswordChanger is a source that keeps passwords of its own, and lets people
+// choose another one.
+type PasswordChanger interface {
+	PasswordSource
+	// ChangePassword replaces the password of who knows the old one. The
+	// person's sessions of this source end, but for those of the login with the
+	// id keepLogin. The old password counts as an attempt: throttle it like a
+	// login. Errors: ErrBadPassword when it is another, [PasswordRuleError] when
+	// the new one may not be one, ErrDenied when the account is disabled or
+	// gone, ErrUnavailable. On error nothing changed.
+	ChangePassword(ctx context.Context, subject, old, new, keepLogin string) error
+}
+
+// PasswordRule is what is wrong with a password that somebody wants to have.
+type PasswordRule string
+
+// The rules, in the order in which they are looked at.
+const (
+	PasswordLong       PasswordRule = "long"       // more than Limit bytes
+	PasswordCharacters PasswordRule = "characters" // not UTF-8, or with control characters
+	PasswordBlank      PasswordRule = "blank"      // nothing, or blanks only
+	PasswordShort      PasswordRule = "short"      // Length characters, fewer than Limit
+	PasswordUserName   PasswordRule = "user name"  // it is the user name
+)
+
+// PasswordRuleError refuses a password that somebody wants to have. It never
+// holds the password.
+type PasswordRuleError struct {
+	Rule          PasswordRule
+	Length, Limit int // of PasswordShort and PasswordLong
+}
+
+func (e *PasswordRuleError) Error() string {
+	switch e.Rule {
+	case PasswordLong:
+		return fmt.Sprintf("the password is too long: at most %d bytes", e.Limit)
+	case PasswordCharacters:
+		return "the password has characters that cannot be typed everywhere: control characters, or bytes that are not UTF-8"
+	case PasswordBlank:
+		return "the password is empty, or nothing but blanks"
+	case PasswordShort:
+		return fmt.Sprintf("the password is too short: %d characters of at least %d", e.Length, e.Limit)
+	default:
+		return "the password is the user name"
+	}
+}
+
+// Finder is a source that can be asked about a person without the person.
+type Finder interface {
+	// Find looks a person up by the user name as a login does, and says how.
+	// Nobody found is no error. Errors: ErrUnavailable.
+	Find(ctx context.Context, user string) (*Found, error)
+}
+
+// Found is what a [Finder] found out.
+type Found struct {
+	Searches []string `json:"searches"` // what was asked, in order, one line each
+	// Problem says why nobody was found: no entry, or several. Then the rest is
+	// empty.
+	Problem  string       `json:"problem,omitempty"`
+	Identity *Identity    `json:"-"`
+	Entry    string       `json:"entry,omitempty"` // its distinguished name
+	Subject  string       `json:"subject,omitempty"`
+	Account  string       `json:"account,omitempty"` // why the person could not sign in now; empty: could
+	Groups   []FoundGroup `json:"groups"`
+	// Unknown says why there may be more groups; empty: these are all.
+	Unknown []string `json:"unknown,omitempty"`
+}
+
+// FoundGroup is one value of a group claim, and how the person came by it.
+type FoundGroup struct {
+	Claim string `json:"claim"`
+	Value string `json:"value"`
+	How   How    `json:"how"`
+	// Through are the groups between the person and this one, nearest first;
+	// the shortest such path.
+	Through []string `json:"through,omitempty"`
+}
+
+// How is how a group holds a person.
+type How string
+
+// The three ways into a group of a directory.
+const (
+	Direct  How = "direct"
+	Nested  How = "nested"  // by being in another group that is in it
+	Primary How = "primary" // Active Directory's primary group, which lists nobody
+)
 
 // Flow is one login under way.
 type Flow struct {
