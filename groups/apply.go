@@ -19,6 +19,10 @@ type SourcePolicy struct {
 	// Lenient reads "deny" as "keep": a refresh, or a rule that changed, does
 	// not refuse a person who is signed in already.
 	Lenient bool
+	// Local is for the users that were made here: default groups are all that
+	// the source grants, whatever rules there are, and what it does not say means
+	// nothing, since people alone make them members of other groups.
+	Local bool
 }
 
 // Wanted is what one statement grants, and what is known about it.
@@ -36,8 +40,9 @@ type Wanted struct {
 	// memberships of groups controlled by SSO end.
 	Complete bool
 
-	look func(string) effective // notes the claim in States
-	peek func(string) effective // does not
+	local bool                   // as in SourcePolicy
+	look  func(string) effective // notes the claim in States
+	peek  func(string) effective // does not
 }
 
 // effective is a claim's resolution after when_absent.
@@ -54,6 +59,10 @@ type effective struct {
 // rules were written.
 func (r *Rules) Apply(id *claims.Identity, p SourcePolicy) *Wanted {
 	w := newWanted(id, p)
+	if p.Local {
+		w.defaults(p)
+		return w
+	}
 	for _, name := range p.Claims {
 		w.require(name, p)
 	}
@@ -69,12 +78,9 @@ func (r *Rules) Apply(id *claims.Identity, p SourcePolicy) *Wanted {
 			w.require(name, p)
 		}
 	} else {
-		for _, g := range p.Default {
-			w.Grants = append(w.Grants, Grant{Group: g, Source: p.Source, Rule: DefaultRule})
-		}
+		w.defaults(p)
 	}
-	slices.SortFunc(w.Grants, Grant.Compare)
-	w.Grants = slices.Compact(w.Grants)
+	w.sort()
 	w.Complete = true
 	for name := range w.States {
 		w.Complete = w.Complete && w.look(name).complete
@@ -83,8 +89,21 @@ func (r *Rules) Apply(id *claims.Identity, p SourcePolicy) *Wanted {
 	return w
 }
 
+// defaults grants the groups of everybody whom no rule mentions.
+func (w *Wanted) defaults(p SourcePolicy) {
+	for _, g := range p.Default {
+		w.Grants = append(w.Grants, Grant{Group: g, Source: p.Source, Rule: DefaultRule})
+	}
+	w.sort()
+}
+
+func (w *Wanted) sort() {
+	slices.SortFunc(w.Grants, Grant.Compare)
+	w.Grants = slices.Compact(w.Grants)
+}
+
 func newWanted(id *claims.Identity, p SourcePolicy) *Wanted {
-	w := &Wanted{Source: p.Source, States: map[string]claims.Resolution{}, Undecided: map[string]string{}}
+	w := &Wanted{Source: p.Source, local: p.Local, States: map[string]claims.Resolution{}, Undecided: map[string]string{}}
 	w.look = func(name string) effective {
 		if _, seen := w.States[name]; !seen {
 			w.States[name] = id.Claims.Resolve(name)
@@ -184,6 +203,9 @@ func (r *Rules) grant(w *Wanted, c *compiled, value, group string) {
 // Keeps reports whether a grant of an earlier statement must stay although
 // this one does not repeat it, because its reason is not known to be gone.
 func (w *Wanted) Keeps(g Grant) bool {
+	if w.local {
+		return false // nobody but us says what a local source grants
+	}
 	if g.Rule == DefaultRule {
 		return !w.Complete
 	}

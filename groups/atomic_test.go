@@ -56,11 +56,26 @@ func TestFailureAtAnyStepChangesNothing(t *testing.T) {
 			[]string{"drop grants", "delete logins", "add work", "put identity", "commit"}},
 		{"deletion", func(h *house) error { return h.dir.DeleteUser(h.t.Context(), h.user("alice"), "root") },
 			[]string{"delete user", "add work", "add events", "commit"}},
+		{"a local user", func(h *house) error {
+			_, err := h.dir.CreateLocal(h.t.Context(), "local", groups.LocalUser{Name: "bob", Password: "h"}, "root")
+			return err
+		}, []string{"tx user by name", "create user", "create local account", "add grants", "put identity", "add work", "add events", "commit"}},
+		{"a change of a local user", func(h *house) error {
+			a, err := h.store.LocalAccountByName(h.t.Context(), "local", "lola")
+			if err != nil {
+				return err
+			}
+			hash, off := "another", true
+			_, err = h.dir.ChangeLocal(h.t.Context(), "local", a.Subject, groups.LocalChange{
+				Email: new("new@example.com"), Password: &hash, Was: "first", Disabled: &off}, "root")
+			return err
+		}, []string{"tx local account", "lock user", "update user", "put identity", "tx local password", "update local account", "tx sessions", "delete logins", "notify", "add events", "commit"}},
 	} {
 		t.Run(act.name, func(t *testing.T) {
 			t.Parallel()
-			h, s := spied(t, linked, wiki)
+			h, s := spied(t, linked, wiki, withLocal, defaults("everyone"))
 			h.mustLogin("s", "1", 0, groupsOf("alice", "a", "b"))
+			h.lola()
 			db := h.file()
 			before := dump(t, db)
 			var failed []string
@@ -93,6 +108,16 @@ func TestFailureAtAnyStepChangesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// lola is a local user with a session.
+func (h *house) lola() {
+	h.t.Helper()
+	a, err := h.dir.CreateLocal(h.t.Context(), "local", groups.LocalUser{Name: "lola", Password: "first"}, "root")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.mustLogin("local", a.Subject, 1, `{"preferred_username":"lola"}`)
 }
 
 // TestSessionOnlyWithItsSync: no session of a sync that failed, none missing

@@ -32,6 +32,7 @@ type SourceSettings struct {
 	Groups  claims.GroupClaims
 	Names   claims.Names
 	Require claims.Require
+	Local   *claims.LocalConfig // of the source of local users; nil: another kind
 }
 
 // Directory is the stored users, groups, memberships, rules and audit events,
@@ -187,12 +188,15 @@ func compileState(s Settings, stored []Rule) (*state, error) {
 func (st *state) sourcePolicy(src *SourceSettings, lenient bool) SourcePolicy {
 	return SourcePolicy{
 		Source: src.Name, Claims: src.Groups.Claims, WhenAbsent: src.Groups.WhenAbsent,
-		Default: st.settings.Sync.DefaultGroups, Lenient: lenient,
+		Default: st.settings.Sync.DefaultGroups, Lenient: lenient, Local: src.Local != nil,
 	}
 }
 
 // names says which claims of a source are the person's.
 func (st *state) names(src *SourceSettings) claims.Names {
+	if src.Local != nil {
+		return claims.LocalNames
+	}
 	n := src.Names
 	if n.User == "" {
 		n.User = st.settings.Names.User

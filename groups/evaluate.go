@@ -178,6 +178,7 @@ func (st *state) digest() string {
 	type source struct {
 		Name   string
 		Groups claims.GroupClaims
+		Local  bool `json:",omitempty"` // left out, as it was before there were local users
 	}
 	in := struct {
 		Enabled, Remove, Create bool
@@ -190,7 +191,7 @@ func (st *state) digest() string {
 		st.settings.Sync.DefaultGroups, nil, st.rules.All(),
 	}
 	for _, s := range st.settings.Sources {
-		in.Sources = append(in.Sources, source{s.Name, s.Groups})
+		in.Sources = append(in.Sources, source{s.Name, s.Groups, s.Local != nil})
 	}
 	for i := range in.Rules {
 		in.Rules[i].Location, in.Rules[i].Version = "", 0

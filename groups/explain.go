@@ -111,6 +111,10 @@ type ExplainedRule struct {
 // Explain applies the rules like Apply and says why each hit or missed.
 func (r *Rules) Explain(id *claims.Identity, p SourcePolicy) *Explanation {
 	w := r.Apply(id, p)
+	out := &Explanation{Claims: []ExplainedClaim{}, Denied: w.Denied}
+	if p.Local {
+		return out // no rule reads anything of it
+	}
 	names := map[string]bool{}
 	for _, n := range p.Claims {
 		names[n] = true
@@ -118,7 +122,6 @@ func (r *Rules) Explain(id *claims.Identity, p SourcePolicy) *Explanation {
 	for _, n := range r.Claims(p.Source) {
 		names[n] = true
 	}
-	out := &Explanation{Claims: []ExplainedClaim{}, Denied: w.Denied}
 	for _, name := range sortedKeys(names) {
 		out.Claims = append(out.Claims, r.explainClaim(w, name, p))
 	}
@@ -212,7 +215,7 @@ func (c *compiled) match(value string) (group string, hit bool, why string) {
 		return c.Group, true, "the same distinguished name"
 	case value == c.Value:
 		return c.Group, true, "equal byte for byte"
-	case lowerASCII(value) == lowerASCII(c.Value):
+	case claims.EqualASCII(value, c.Value):
 		return "", false, "differs in upper and lower case"
 	case strings.TrimSpace(value) == strings.TrimSpace(c.Value):
 		return "", false, "differs in blanks at its ends"

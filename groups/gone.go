@@ -57,21 +57,27 @@ func (d *Directory) Gone(ctx context.Context, source, subject, request string) e
 				return err
 			}
 			e.User, e.Name = rec.User, u.Name
-			if e.Change, err = dropSource(ctx, tx, rec.User, source); err != nil {
-				return err
-			}
-			if err := d.state.Load().tellTargets(ctx, tx, rec.User, e.Change, e.At); err != nil {
-				return err
-			}
-			if _, err := tx.DeleteLogins(ctx, LoginFilter{User: rec.User, Source: source}); err != nil {
-				return err
-			}
-			rec.Claims, rec.Fingerprint = rec.Claims.WithIncomplete(goneMark), ""
-			if err := tx.PutIdentity(ctx, rec); err != nil {
-				return err
-			}
-			return tx.Notify(ctx, Notice{User: rec.User})
+			return d.leave(ctx, tx, rec, e)
 		})
+}
+
+// leave ends what a source does for a person: sessions and grants. The event
+// gets the change.
+func (d *Directory) leave(ctx context.Context, tx Tx, rec *IdentityRecord, e *Event) (err error) {
+	if e.Change, err = dropSource(ctx, tx, rec.User, rec.Source); err != nil {
+		return err
+	}
+	if err := d.state.Load().tellTargets(ctx, tx, rec.User, e.Change, e.At); err != nil {
+		return err
+	}
+	if _, err := tx.DeleteLogins(ctx, LoginFilter{User: rec.User, Source: rec.Source}); err != nil {
+		return err
+	}
+	rec.Claims, rec.Fingerprint = rec.Claims.WithIncomplete(goneMark), ""
+	if err := tx.PutIdentity(ctx, rec); err != nil {
+		return err
+	}
+	return tx.Notify(ctx, Notice{User: rec.User})
 }
 
 // dropSource takes all grants of one source from a user.

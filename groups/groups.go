@@ -88,6 +88,16 @@ type IdentityRecord struct {
 	Epoch int64
 }
 
+// LocalAccount is how a local user signs in. The hash of the password is not
+// part of it, so that no list holds one.
+type LocalAccount struct {
+	User     User
+	Source   string
+	Subject  string // random, and never another
+	Disabled bool
+	Changed  time.Time // when the password was last set
+}
+
 // Group is one group.
 type Group struct {
 	Name        string    `json:"name"`
@@ -185,6 +195,11 @@ const (
 	EventUserCreated  = "user_created"
 	EventUserRenamed  = "user_renamed"
 	EventUserDeleted  = "user_deleted"
+	EventUserChanged  = "user_changed"     // a local user's e-mail address or display name
+	EventUserDisabled = "user_disabled"    // a local user
+	EventUserEnabled  = "user_enabled"     // a local user
+	EventAccountAdded = "account_added"    // a local account of a user whom another source stated
+	EventPassword     = "password_changed" // of a local user
 	EventGroupCreated = "group_created"
 	EventGroupChanged = "group_changed"
 	EventGroupDeleted = "group_deleted"

@@ -347,8 +347,13 @@ func (d *Directory) PutRule(ctx context.Context, r Rule, actor string) (*Rule, e
 	if _, err := Compile([]Rule{r}); err != nil {
 		return nil, err
 	}
-	if r.Source != "" && d.state.Load().sources[r.Source] == nil {
-		return nil, &RuleError{0, "source", fmt.Errorf("there is no source %q", r.Source)}
+	if r.Source != "" {
+		switch src := d.state.Load().sources[r.Source]; {
+		case src == nil:
+			return nil, &RuleError{0, "source", fmt.Errorf("there is no source %q", r.Source)}
+		case src.Local != nil:
+			return nil, &RuleError{0, "source", fmt.Errorf("%q has local users, whose groups no rule grants", r.Source)}
+		}
 	}
 	err := d.changeRules(ctx, func(stored []Rule) ([]Rule, error) {
 		i := slices.IndexFunc(stored, func(o Rule) bool { return o.ID == r.ID })

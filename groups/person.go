@@ -4,11 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // person finds the user of the identity, or makes one, and locks the user's
 // row. The record it answers is the identity as stored; a new one is empty.
 func (s *oneSync) person(ctx context.Context, tx Tx) (*IdentityRecord, error) {
+	if s.st.sources[s.id.Source].Local != nil {
+		if err := s.account(ctx, tx); err != nil {
+			return nil, err
+		}
+	}
 	stated := s.id.Claims.Text(s.names.User)
 	if stated == "" {
 		stated = s.id.Subject
@@ -39,8 +45,12 @@ func (s *oneSync) person(ctx context.Context, tx Tx) (*IdentityRecord, error) {
 	case err != nil:
 		return nil, err
 	}
-	if err := s.mayJoin(ctx, tx, owner); err != nil {
+	why, err := s.st.mayNotJoin(ctx, tx, s.id.Source, owner)
+	if err != nil {
 		return nil, err
+	}
+	if why != "" {
+		return nil, fmt.Errorf("%s: %s: %w", s.id.Source, why, ErrNameTaken)
 	}
 	if err := tx.LockUser(ctx, owner.ID); err != nil {
 		return nil, err
@@ -62,42 +72,33 @@ func (s *oneSync) create(ctx context.Context, tx Tx, rec *IdentityRecord, name s
 	return nil
 }
 
-// mayJoin refuses a user name that another identity stated first, unless all
-// sources concerned share their people. A second subject of the same source is
-// another person, whatever it calls itself.
-func (s *oneSync) mayJoin(ctx context.Context, tx Tx, owner *User) error {
-	taken := func(why string) error {
-		return fmt.Errorf("%s: %s: %w", s.id.Source, why, ErrNameTaken)
-	}
+// mayNotJoin says why a new identity of the source may not join the user whose
+// name it has; "" when it may. Another identity stated the name first, so all
+// sources concerned must share their people. A second subject of the same
+// source is another person, whatever it calls itself.
+func (st *state) mayNotJoin(ctx context.Context, tx Tx, source string, owner *User) (why string, err error) {
 	ids, err := tx.Identities(ctx, owner.ID)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if !s.links(s.id.Source) {
-		return taken("the user name is another person's, and the source is not linked")
+	if !st.links(source) {
+		return "the user name is another person's, and the source is not linked", nil
 	}
 	for _, other := range ids {
-		if other.Source == s.id.Source {
-			return taken("the source states the user name for a second subject")
+		if other.Source == source {
+			return "the source states the user name for a second subject", nil
 		}
-		if !s.links(other.Source) {
-			return taken("the user name is stated by a source that is not linked")
+		if !st.links(other.Source) {
+			return "the user name is stated by a source that is not linked", nil
 		}
 	}
 	if len(ids) == 0 {
-		return taken("the user name is one that no source stated")
+		return "the user name is one that no source stated", nil
 	}
-	return nil
+	return "", nil
 }
 
-func (s *oneSync) links(source string) bool {
-	for _, l := range s.st.settings.Link {
-		if l == source {
-			return true
-		}
-	}
-	return false
-}
+func (st *state) links(source string) bool { return slices.Contains(st.settings.Link, source) }
 
 // describe writes a new user name, e-mail address or display name down. What
 // a statement does not say stays.

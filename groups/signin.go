@@ -84,9 +84,11 @@ func (d *Directory) signIn(ctx context.Context, in SignIn) (*Signed, error) {
 		if earlier.gone() {
 			return nil, fmt.Errorf("%s: the person is gone: %w", id.Source, ErrNotFound)
 		}
-		merged := *id
-		merged.Claims = id.Claims.FillFromEarlier(earlier.Claims)
-		id = &merged
+		if !id.Whole {
+			merged := *id
+			merged.Claims = id.Claims.FillFromEarlier(earlier.Claims)
+			id = &merged
+		}
 	}
 	if err := src.Require.Check(id.Claims, names.Email); err != nil {
 		return nil, fmt.Errorf("%s: %w", id.Source, err)

@@ -133,6 +133,26 @@ func (t *spyTx) DeleteUser(ctx context.Context, u groups.UserID) error {
 	return t.do("delete user", func() error { return t.Tx.DeleteUser(ctx, u) })
 }
 
+func (t *spyTx) LocalAccount(ctx context.Context, source, subject string) (*groups.LocalAccount, error) {
+	return ask(t.on, "tx local account", func() (*groups.LocalAccount, error) { return t.Tx.LocalAccount(ctx, source, subject) })
+}
+
+func (t *spyTx) LocalPassword(ctx context.Context, source, subject string) (string, error) {
+	return ask(t.on, "tx local password", func() (string, error) { return t.Tx.LocalPassword(ctx, source, subject) })
+}
+
+func (t *spyTx) Sessions(ctx context.Context, u groups.UserID) ([]groups.Session, error) {
+	return ask(t.on, "tx sessions", func() ([]groups.Session, error) { return t.Tx.Sessions(ctx, u) })
+}
+
+func (t *spyTx) CreateLocalAccount(ctx context.Context, a *groups.LocalAccount, hash string) error {
+	return t.do("create local account", func() error { return t.Tx.CreateLocalAccount(ctx, a, hash) })
+}
+
+func (t *spyTx) UpdateLocalAccount(ctx context.Context, a *groups.LocalAccount, hash string) error {
+	return t.do("update local account", func() error { return t.Tx.UpdateLocalAccount(ctx, a, hash) })
+}
+
 func (t *spyTx) PutIdentity(ctx context.Context, rec *groups.IdentityRecord) error {
 	return t.do("put identity", func() error { return t.Tx.PutIdentity(ctx, rec) })
 }

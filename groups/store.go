@@ -31,6 +31,17 @@ type Reader interface {
 	// all of them in memory.
 	EachIdentity(ctx context.Context, fn func(*IdentityRecord) error) error
 
+	// LocalAccount finds the account (source, subject) of a local user.
+	LocalAccount(ctx context.Context, source, subject string) (*LocalAccount, error)
+	// LocalAccountByName finds the account that a user of that name has at the
+	// source, ASCII case not told apart.
+	LocalAccountByName(ctx context.Context, source, name string) (*LocalAccount, error)
+	// LocalAccounts lists the accounts of a source by user id.
+	LocalAccounts(ctx context.Context, source string, after UserID, limit int) ([]LocalAccount, error)
+	// LocalPassword reads the hash of an account's password. Nothing else
+	// answers it.
+	LocalPassword(ctx context.Context, source, subject string) (hash string, err error)
+
 	User(ctx context.Context, id UserID) (*User, error)
 	// UserByName does not tell ASCII upper and lower case apart.
 	UserByName(ctx context.Context, name string) (*User, error)
@@ -117,13 +128,21 @@ type Tx interface {
 	// UpdateUser writes name, e-mail address and display name. A taken name
 	// is ErrConflict.
 	UpdateUser(ctx context.Context, u *User) error
-	// DeleteUser takes the user away with identities, memberships, logins and
-	// sessions. The audit trail stays.
+	// DeleteUser takes the user away with identities, local accounts,
+	// memberships, logins and sessions. The audit trail stays.
 	DeleteUser(ctx context.Context, id UserID) error
 	// PutIdentity creates or replaces the identity (source, subject).
 	PutIdentity(ctx context.Context, rec *IdentityRecord) error
 	// ClearFingerprints makes the user's next sync look at everything again.
 	ClearFingerprints(ctx context.Context, user UserID) error
+
+	// CreateLocalAccount gives a user an account: its User.ID, Source, Subject,
+	// Disabled and Changed. A second one of the user at the source, or of the
+	// subject, is ErrConflict. It goes with the user.
+	CreateLocalAccount(ctx context.Context, a *LocalAccount, hash string) error
+	// UpdateLocalAccount writes Disabled and Changed, and the hash unless it is
+	// empty.
+	UpdateLocalAccount(ctx context.Context, a *LocalAccount, hash string) error
 
 	// CreateGroups makes groups; one that is there already is left alone.
 	CreateGroups(ctx context.Context, groups []Group) error

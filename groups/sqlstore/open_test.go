@@ -43,7 +43,7 @@ func TestOpenRefuses(t *testing.T) {
 		at("text.db/groupgate.db"): "is not a folder",
 		at("text.db"):              "not a database",
 		at("folder.db"):            "not a regular file",
-		at("newer.db"):             "version 9999, this program knows versions up to 2",
+		at("newer.db"):             "version 9999, this program knows versions up to 3",
 		at("foreign.db"):           "another application",
 	} {
 		s, err := sqlstore.OpenSQLite(t.Context(), path, sqlstore.Options{})
@@ -133,7 +133,7 @@ func TestStartTogetherMigratesOnce(t *testing.T) {
 		}
 		wg.Wait()
 		var n int
-		if err := raw(t, path).QueryRow("select count(*) from goose_db_version where version_id > 0").Scan(&n); err != nil || n != 2 {
+		if err := raw(t, path).QueryRow("select count(*) from goose_db_version where version_id > 0").Scan(&n); err != nil || n != 3 {
 			t.Fatalf("%d migrations noted, %v", n, err)
 		}
 	}
@@ -172,6 +172,56 @@ func TestMigrationOfAliases(t *testing.T) {
 		t.Errorf("the column is still there: %d, %v", n, err)
 	}
 	open(t, path, sqlstore.Options{}).Close()
+}
+
+// Version 2 becomes 3 with everything in it; a process of version 2 that runs
+// beside goes on, and when it deletes a user the account goes too. The way back
+// is open.
+func TestMigrationOfLocalUsers(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "groupgate.db")
+	open(t, path, sqlstore.Options{}).Close()
+	sqlstore.MigrateDown(t, path, 2)
+	// These are statements of version 2.
+	user := "insert into users (name, name_key, email, email_key, display, created) values ('%[1]s', '%[1]s', '', '', '', 1)"
+	mustExec(t, path, fmt.Sprintf(user, "alice"))
+	s := open(t, path, sqlstore.Options{})
+	mustExec(t, path, fmt.Sprintf(user, "bob"))
+	mustExec(t, path, "insert into identities (user_id, source, subject, claims, incomplete, issued_at, seen, fingerprint) values (2, 'op', 'b', '{}', '', 1, 1, '')")
+	mustExec(t, path, "insert into logins (id, user_id, source, subject, session, alias, created, expires, claims_at) values ('l', 2, 'op', 'b', '', '', 1, 2, 1)")
+	err := s.Update(t.Context(), func(tx groups.Tx) error {
+		for i, name := range []string{"alice", "bob"} {
+			u, err := tx.UserByName(t.Context(), name)
+			if err != nil {
+				return err
+			}
+			a := groups.LocalAccount{User: *u, Source: "local", Subject: string(rune('A' + i))}
+			if err := tx.CreateLocalAccount(t.Context(), &a, "h"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := raw(t, path)
+	old.SetMaxOpenConns(1)
+	for _, text := range []string{"pragma foreign_keys = 1", "delete from users where id = 2"} {
+		if _, err := old.Exec(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := s.LocalAccounts(t.Context(), "local", 0, 10)
+	if err != nil || len(left) != 1 || left[0].User.Name != "alice" {
+		t.Errorf("left: %+v, %v", left, err)
+	}
+	old.Close()
+	s.Close()
+	sqlstore.MigrateDown(t, path, 2)
+	if !has(t, open(t, path, sqlstore.Options{}), "alice") {
+		t.Error("alice went on the way back and forth")
+	}
 }
 
 // A process that dies while it migrates leaves an empty database, not half a

@@ -48,6 +48,9 @@ type Options struct {
 	Sources func() []SourceStatus
 	// TestSource reaches a source and answers one line for people.
 	TestSource func(ctx context.Context, name string) (string, error)
+	// FindPerson looks a person up in a source. One that cannot be asked is
+	// groups.ErrNotFound.
+	FindPerson func(ctx context.Context, source, person string) (*claims.Found, error)
 	Targets    func() []TargetStatus
 	// RetryTarget makes a target's parked work due again. An unknown target is
 	// groups.ErrNotFound.

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -112,23 +113,70 @@ func (s *Server) listSources(x *exchange) error {
 	return byPlace(x, "sources", s.sources())
 }
 
+// tested is what came of trying a source.
+type tested struct {
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	// Found is what the source says of a person that was asked about; nil when
+	// nobody was, or the source failed.
+	Found *found `json:"found,omitempty"`
+}
+
+// found is claims.Found with what the person's statement would be.
+type found struct {
+	*claims.Found
+	Claims *claims.Claims `json:"claims,omitempty"`
+}
+
+// testSource reaches a source. With a person in its body it looks for the
+// person too, by the source's own service account.
 func (s *Server) testSource(x *exchange) error {
 	name := x.args[0]
 	if s.o.TestSource == nil || !s.sourceNames()[name] {
 		return notFound("There is no source %q.", name)
 	}
+	var in struct {
+		Person *string `json:"person"`
+	}
+	if x.r.ContentLength != 0 {
+		if err := x.decode(&in, maxBody); err != nil {
+			return err
+		}
+	}
+	if in.Person != nil && (*in.Person == "" || !plain(*in.Person)) {
+		return invalid(Fault{"person", "a user name is wanted"})
+	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), testLimit)
 	defer cancel()
-	detail, err := s.o.TestSource(ctx, name)
+	out := tested{OK: true}
+	var err error
+	if out.Detail, err = s.o.TestSource(ctx, name); err == nil && in.Person != nil {
+		out.Found, err = s.findPerson(ctx, name, *in.Person)
+		if errors.Is(err, groups.ErrNotFound) {
+			return invalid(Fault{"person", fmt.Sprintf("the source %q cannot be asked about people", name)})
+		}
+	}
 	if err != nil {
 		// A source's errors say what went wrong and hold no secrets: they are
 		// what this endpoint is for.
-		detail = err.Error()
+		out.OK, out.Detail = false, err.Error()
 	}
-	return x.ok(struct {
-		OK     bool   `json:"ok"`
-		Detail string `json:"detail"`
-	}{err == nil, detail})
+	return x.ok(out)
+}
+
+func (s *Server) findPerson(ctx context.Context, source, person string) (*found, error) {
+	if s.o.FindPerson == nil {
+		return nil, groups.ErrNotFound
+	}
+	f, err := s.o.FindPerson(ctx, source, person)
+	if err != nil {
+		return nil, err
+	}
+	out := &found{Found: f}
+	if f.Identity != nil {
+		out.Claims = &f.Identity.Claims
+	}
+	return out, nil
 }
 
 func (s *Server) listTargets(x *exchange) error {

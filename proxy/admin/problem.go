@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
 )
 
@@ -56,6 +57,7 @@ var (
 	errTooLarge    = newProblem(413, "too-large", "Content too large", "The body is larger than this endpoint takes.")
 	errNoMatch     = newProblem(412, "precondition-failed", "Precondition failed", "It was changed meanwhile, or is not there.")
 	errUnavailable = newProblem(503, "unavailable", "Unavailable", "The store does not answer. Try again in a moment.").with("Retry-After", "5")
+	errBusy        = newProblem(503, "unavailable", "Unavailable", "Other passwords are being checked. Try again in a moment.").with("Retry-After", "1")
 	errNotThere    = newProblem(404, "not-found", "Not found", "What the address names does not exist.")
 	errControlled  = newProblem(409, "controlled-by-sso", "Conflict", "The group is controlled by SSO: rules alone decide who is in it.")
 	errConflict    = newProblem(409, "conflict", "Conflict", "The name or id is taken already, or it was changed meanwhile.")
@@ -108,7 +110,15 @@ func problemFor(err error) *problem {
 	if faults := ruleFaults(err); faults != nil {
 		return invalid(faults...)
 	}
+	if f, ok := errors.AsType[*groups.FieldError](err); ok {
+		return invalid(Fault{f.Key, f.Err.Error()})
+	}
+	if f, ok := errors.AsType[*claims.PasswordRuleError](err); ok {
+		return invalid(Fault{"password", f.Error()})
+	}
 	switch {
+	case errors.Is(err, claims.ErrUnavailable):
+		return errBusy
 	case errors.Is(err, groups.ErrUnavailable), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return errUnavailable
 	case errors.Is(err, groups.ErrNotFound):
@@ -125,7 +135,7 @@ func problemFor(err error) *problem {
 func (s *Server) fail(x *exchange, err error) {
 	p := *problemFor(err)
 	p.Instance = x.id
-	if p.Status >= 500 && p.Status != http.StatusNotImplemented && x.r.Context().Err() == nil {
+	if p.Status >= 500 && x.r.Context().Err() == nil {
 		s.log.Error("api request not served", zap.String("request_id", x.id), zap.Error(err))
 	}
 	if p.header[0] != "" {

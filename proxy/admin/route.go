@@ -30,6 +30,7 @@ func (s *Server) table() []route {
 		{method: "GET", pattern: "/users", serve: s.listUsers},
 		{method: "POST", pattern: "/users", serve: s.createUser},
 		{method: "GET", pattern: "/users/{id}", serve: s.getUser},
+		{method: "PATCH", pattern: "/users/{id}", serve: s.patchUser},
 		{method: "DELETE", pattern: "/users/{id}", serve: s.deleteUser},
 		{method: "DELETE", pattern: "/users/{id}/sessions", serve: s.endSessions},
 

@@ -42,6 +42,7 @@ type user struct {
 	Identities  []identity   `json:"identities"`
 	Memberships []membership `json:"memberships"`
 	Sessions    []session    `json:"sessions"`
+	Local       *local       `json:"local,omitempty"`
 }
 
 type identity struct {
@@ -120,35 +121,38 @@ func (s *Server) listUsers(x *exchange) error {
 	return x.ok(out)
 }
 
-// createUser is for local users, and there is no such source yet.
-func (s *Server) createUser(*exchange) error {
-	return newProblem(501, "not-supported", "Not supported", "local users are not supported yet")
-}
-
 func (s *Server) getUser(x *exchange) error {
 	id, err := userArg(x.args[0])
 	if err != nil {
 		return err
 	}
-	ctx, store := x.r.Context(), s.dir.Store()
-	u, err := store.User(ctx, id)
-	if errors.Is(err, groups.ErrNotFound) {
-		return noUser(x.args[0])
-	}
+	out, err := s.user(x.r.Context(), id)
 	if err != nil {
 		return err
 	}
-	out := user{person: personOf(u), Created: u.Created.UTC()}
+	return x.ok(out)
+}
+
+func (s *Server) user(ctx context.Context, id groups.UserID) (*user, error) {
+	u, err := s.dir.Store().User(ctx, id)
+	if errors.Is(err, groups.ErrNotFound) {
+		return nil, noUser(id.String())
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := &user{person: personOf(u), Created: u.Created.UTC()}
 	if out.Identities, err = s.identities(ctx, id); err != nil {
-		return err
+		return nil, err
 	}
 	if out.Memberships, err = s.memberships(ctx, id); err != nil {
-		return err
+		return nil, err
 	}
-	if out.Sessions, err = s.sessions(ctx, id); err != nil {
-		return err
+	if out.Local, err = s.local(ctx, id); err != nil {
+		return nil, err
 	}
-	return x.ok(out)
+	out.Sessions, err = s.sessions(ctx, id)
+	return out, err
 }
 
 func (s *Server) identities(ctx context.Context, id groups.UserID) ([]identity, error) {

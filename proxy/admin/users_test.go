@@ -183,14 +183,6 @@ func TestSessionsEnd(t *testing.T) {
 	}
 }
 
-func TestLocalUsersAreNotSupportedYet(t *testing.T) {
-	t.Parallel()
-	a := newAPI(t)
-	if p := a.refused(501, "POST", "/users", `{"user":"alice"}`); p.Detail != "local users are not supported yet" {
-		t.Errorf("detail %q", p.Detail)
-	}
-}
-
 func TestEventsAreFilteredAndPaged(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t)
