@@ -60,6 +60,7 @@ func (c *checker) routes() {
 			first[here] = i
 		}
 		c.routeAccess(at, r, allowed)
+		c.routeBasic(at, r)
 		if c.written(at+".upstream") && !c.empty(at+".upstream", r.Upstream, "") {
 			c.problem(at+".upstream", checkUpstream(r.Upstream))
 		}
@@ -134,6 +135,23 @@ func (c *checker) routeAccess(at string, r *proxy.RouteConfig, allowed func(stri
 		c.fault(at+".access", "public lets everybody in, and groups does not: one of them has to go")
 	case !possible:
 		c.fault(at+".groups", "a route nobody can pass: sync.group_names allows none of these groups, and groups declares none of them")
+	}
+}
+
+// routeBasic checks whose passwords a route takes by HTTP Basic.
+func (c *checker) routeBasic(at string, r *proxy.RouteConfig) {
+	path := at + ".basic"
+	if !c.written(path) || c.empty(path, r.Basic, ": take the key away for a route without passwords") || r.Basic == "" {
+		return
+	}
+	s := c.cfg.Source(r.Basic)
+	switch {
+	case !c.names[r.Basic]:
+		c.fault(path, "%s", c.noSource(path, r.Basic))
+	case s.OIDC != nil || s.SAML != nil:
+		c.fault(path, "is a source whose people sign in at its own pages: only an LDAP or a local source checks passwords")
+	case r.Access == proxy.Public:
+		c.fault(path, "means nothing on a public route: everybody gets in, and nobody is asked")
 	}
 }
 

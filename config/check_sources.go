@@ -15,7 +15,7 @@ func (c *checker) sources() {
 	if len(c.cfg.Sources) == 0 {
 		c.fault("sources", "at least one source is needed: nobody could sign in")
 	}
-	first := map[string]int{}
+	first, local := map[string]int{}, ""
 	for i := range c.cfg.Sources {
 		s := &c.cfg.Sources[i]
 		at := item("sources", i)
@@ -35,6 +35,16 @@ func (c *checker) sources() {
 			c.claimName(item(at+".groups.claims", j), name)
 		}
 		c.claimNames(at+".identity", s.Identity)
+		switch {
+		case s.LDAP != nil:
+			c.attributes(at, s)
+		case s.Local != nil:
+			c.local(at, s)
+			if local != "" {
+				c.fault(at+".local", "the source in line %d is local already: there is one list of local users", c.at(local).line)
+			}
+			local = at
+		}
 	}
 	delete(c.names, "")
 }
@@ -76,6 +86,9 @@ func (c *checker) sourceKind(at string, s *claims.Config) {
 	}
 	if s.SAML != nil {
 		c.saml(at+".saml", s.SAML)
+	}
+	if s.LDAP != nil {
+		c.ldap(at+".ldap", s.LDAP)
 	}
 }
 

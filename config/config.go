@@ -160,7 +160,16 @@ func (c *Config) fillSource(s *claims.Config) {
 		s.SAML.EntityID = c.PublicURL + c.Prefix + "/saml/" + s.Name + "/metadata"
 	}
 	preset := claims.Presets["generic"]
-	if s.OIDC != nil {
+	switch {
+	case s.LDAP != nil:
+		preset.WhenAbsent, preset.Claims = claims.Clear, []string{"memberOf"}
+		if g := s.LDAP.GroupSearch; g != nil && g.Claim != "memberOf" {
+			preset.Claims = append(preset.Claims, g.Claim)
+		}
+	case s.Local != nil:
+		preset.Claims = []string{}
+		s.Identity = claims.LocalNames
+	case s.OIDC != nil:
 		if s.OIDC.Scopes == nil {
 			s.OIDC.Scopes = []string{"openid", "profile", "email"}
 		}
@@ -201,6 +210,9 @@ func (c *Config) Files() []string {
 	for _, s := range c.Sources {
 		if s.SAML != nil {
 			files = append(files, s.SAML.MetadataFile, s.SAML.CertFile, s.SAML.KeyFile)
+		}
+		if s.LDAP != nil {
+			files = append(files, s.LDAP.CAFile)
 		}
 	}
 	slices.Sort(files)

@@ -43,7 +43,8 @@ type field struct {
 func nullable(key string) bool {
 	switch key {
 	case "cert_file", "key_file", "ca_file", "idp_entity_id", "preset", "keys", "token",
-		"client_key", "client_certificate", "client_key_id", "metadata_file", "metadata_certificate":
+		"client_key", "client_certificate", "client_key_id", "metadata_file", "metadata_certificate",
+		"bind_dn", "bind_password":
 		return true
 	}
 	return false
@@ -109,6 +110,10 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value, f field) {
 		d.integer(path, n, v)
 	case v.Kind() == reflect.Float64:
 		d.share(path, n, v)
+	case v.Type() == reflect.TypeFor[claims.URLs]() && !isList(n):
+		one := reflect.MakeSlice(v.Type(), 1, 1)
+		d.text(path, n, one.Index(0), f)
+		v.Set(one)
 	case v.Kind() == reflect.Slice:
 		d.list(path, n, v, f)
 	case v.Kind() == reflect.Map:
@@ -125,6 +130,12 @@ func initial(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(groups.DefaultGuard)
 	case reflect.TypeFor[claims.SAMLConfig]():
 		return reflect.ValueOf(claims.DefaultSAML)
+	case reflect.TypeFor[claims.LDAPConfig]():
+		return reflect.ValueOf(claims.DefaultLDAP)
+	case reflect.TypeFor[claims.GroupSearch]():
+		return reflect.ValueOf(claims.DefaultGroupSearch)
+	case reflect.TypeFor[claims.LocalConfig]():
+		return reflect.ValueOf(claims.DefaultLocal)
 	}
 	return reflect.Zero(t)
 }
@@ -260,6 +271,8 @@ func (d *decoder) entries(path string, n ast.Node) func(yield func(string, ast.N
 		}
 	}
 }
+
+func isList(n ast.Node) bool { _, is := n.(*ast.SequenceNode); return is }
 
 // list decodes into a new slice, so that an empty list that was written can be
 // told from one that was not.

@@ -30,9 +30,7 @@ func (c *checker) rules() {
 		}
 		c.missing(at+".claim", r.Claim, "")
 		c.empty(at+".group", r.Group, "")
-		if r.Source != "" && !c.names[r.Source] {
-			c.fault(at+".source", "%s", c.noSource(at+".source", r.Source))
-		}
+		c.ruleSource(at, r)
 	}
 	var err error
 	c.cfg.compiled, err = groups.Compile(c.cfg.Rules)
@@ -50,6 +48,23 @@ func (c *checker) rules() {
 		} else {
 			first[r.ID] = i
 		}
+	}
+}
+
+// ruleSource checks the source that a rule names, and that the claim is one
+// that such a source can have.
+func (c *checker) ruleSource(at string, r *groups.Rule) {
+	if r.Source == "" {
+		return
+	}
+	s := c.cfg.Source(r.Source)
+	switch {
+	case s == nil:
+		c.fault(at+".source", "%s", c.noSource(at+".source", r.Source))
+	case s.Local != nil:
+		c.fault(at+".source", "is local, and nothing states the groups of local users: an administrator makes them members")
+	case s.LDAP != nil:
+		c.attribute(at+".claim", r.Claim)
 	}
 }
 

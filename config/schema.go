@@ -113,6 +113,7 @@ func required(path string) []string {
 		"":             {"public_url", "upstream", "sources"},
 		"sources":      {"name"},
 		"sources.oidc": {"issuer", "client_id"},
+		"sources.ldap": {"url", "base_dn"},
 		"rules":        {"claim"},
 		"groups":       {"name", "control"},
 	}[path])

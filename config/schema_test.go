@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/groupgate/groupgate/claims"
 )
 
 // schema is what the test reads of a JSON Schema.
@@ -148,6 +150,7 @@ func TestTheSchemaRefusesWhatLoadRefuses(t *testing.T) {
 		"trusted_proxies: [10]\n",
 		"log: {level: loud}\n",
 		"tracing: {sample: all}\n",
+		"routes: [{path: /a, basic: [corp]}]\n",
 	} {
 		found := false
 		s.fits(document(t, minimal+text), "", func(string) { found = true })
@@ -176,7 +179,13 @@ func TestTheSchemaSaysDefaultsAndWhatIsMissingYet(t *testing.T) {
 	if s.Properties["sources"].Items.Properties["oidc"].AdditionalProperties == nil {
 		t.Error("sources[].oidc takes any key")
 	}
-	for _, p := range []*schema{source.Properties["ldap"], s.Properties["targets"], s.Properties["admin"].Properties["groups"]} {
+	if p := source.Properties["ldap"].Properties; p["group_search"].Properties["claim"].Default != "memberOf" || p["user_filter"].Default != claims.DefaultLDAP.UserFilter {
+		t.Errorf("defaults of ldap: %v, %v", p["group_search"].Properties["claim"].Default, p["user_filter"].Default)
+	}
+	if d := source.Properties["local"].Properties["min_password_length"].Default; d != 12.0 {
+		t.Errorf("local.min_password_length: %v", d)
+	}
+	for _, p := range []*schema{s.Properties["targets"], s.Properties["admin"].Properties["groups"]} {
 		if !strings.HasPrefix(p.Description, "not supported yet (") {
 			t.Errorf("described as %q", p.Description)
 		}
