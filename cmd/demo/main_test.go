@@ -122,7 +122,7 @@ func TestThreeThingsToTryWorkAsPrinted(t *testing.T) {
 		t.Fatalf("explain as a table: %q", args)
 	}
 	var table bytes.Buffer
-	if err := app.Explain(t.Context(), args[1], args[3], args[5], args[6], false, nil, &table); err != nil {
+	if err := app.Explain(t.Context(), args[1], app.Explaining{Source: args[3], Subject: args[5], Claims: args[6]}, &table); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(table.String(), "X-Forwarded-Groups: admins,engineering") || !strings.Contains(table.String(), "bob (known)") {

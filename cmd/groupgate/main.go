@@ -67,6 +67,7 @@ func commands(in io.Reader, out, errOut io.Writer) *cobra.Command {
 	addExplain(with, &path, in, out)
 	addPlan(with, &path, out)
 	addImport(with, &path, out)
+	addUser(with, &path, in, out, errOut)
 	root.AddCommand(&cobra.Command{
 		Use: "schema", Short: "Print the JSON Schema of the configuration, for editors", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -97,18 +98,24 @@ func addCheck(with func(*cobra.Command) *cobra.Command, path *string, out io.Wri
 }
 
 func addExplain(with func(*cobra.Command) *cobra.Command, path *string, in io.Reader, out io.Writer) {
-	var source, user string
-	var asJSON bool
+	x := app.Explaining{In: in}
 	c := with(&cobra.Command{
-		Use: "explain --source NAME [--user SUBJECT] CLAIMS.json", Args: cobra.ExactArgs(1),
+		Use: "explain --source NAME {[--user SUBJECT] CLAIMS.json | --person USERNAME}", Args: cobra.MaximumNArgs(1),
 		Short: "Say value by value which rule hit or missed, and what the upstream would get",
+		Long: "Say value by value which rule hit or missed, and what the upstream would get.\n" +
+			"The claims are read from a file (- is the standard input), or for a directory from the directory\n" +
+			"itself: --person says how the entry and its groups are found, without the person's password.",
 		RunE: func(c *cobra.Command, args []string) error {
-			return app.Explain(c.Context(), *path, source, user, args[0], asJSON, in, out)
+			if len(args) > 0 {
+				x.Claims = args[0]
+			}
+			return app.Explain(c.Context(), *path, x, out)
 		},
 	})
-	c.Flags().StringVar(&source, "source", "", "`NAME` of the source the claims come from")
-	c.Flags().StringVar(&user, "user", "", "`SUBJECT` of a known person, to compare with the memberships stored")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().StringVar(&x.Source, "source", "", "`NAME` of the source the claims come from")
+	c.Flags().StringVar(&x.Subject, "user", "", "`SUBJECT` of a known person, to compare with the memberships stored")
+	c.Flags().StringVar(&x.Person, "person", "", "`USERNAME` to look up in the source's directory, in place of CLAIMS.json")
+	c.Flags().BoolVar(&x.JSON, "json", false, "print JSON")
 	_ = c.MarkFlagRequired("source") // the flag exists
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -34,10 +35,11 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Values[browsers{}] = map[string]*claimstest.Browser{}
+			env.Values[directoryKey{}] = new(*claimstest.Directory)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "world": world, "ready": ready, "signin": signIn, "request": request, "json": validJSON,
+			"exits": exits, "world": world, "directory": directory, "api": api, "ready": ready, "signin": signIn, "request": request, "json": validJSON,
 		},
 	})
 }
@@ -59,6 +61,27 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit status %d, wanted %d", got, want)
 	}
+}
+
+// api METHOD PATH [BODY] asks the API with the token in ADMIN_TOKEN, and prints
+// the answer. Negated, the answer must be a refusal.
+func api(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: api METHOD PATH [BODY]")
+	}
+	req, err := http.NewRequest(args[0], "http://"+ts.Getenv("ADMIN")+"/api/v1"+args[1], strings.NewReader(strings.Join(args[2:], " ")))
+	ts.Check(err)
+	req.Header.Set("Authorization", "Bearer "+ts.Getenv("ADMIN_TOKEN"))
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if refused := resp.StatusCode >= 400; refused != neg {
+		ts.Fatalf("%s: %s", resp.Status, body)
+	}
+	fmt.Fprintf(ts.Stdout(), "%s\n%s\n", resp.Status, body)
 }
 
 // browsers is where a script's browsers are, by person.
@@ -91,6 +114,35 @@ func world(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("PUBLIC", freeAddress(ts))
 	ts.Setenv("ADMIN", freeAddress(ts))
 }
+
+// directory starts an Active Directory with alice in it, who is in "team",
+// which is in "all". It sets LDAP, LDAP_CA, LDAP_USER, LDAP_PASSWORD and LDAP_BASE
+// for a configuration. "directory stop" takes it off the network.
+func directory(ts *testscript.TestScript, neg bool, args []string) {
+	if d, running := ts.Value(directoryKey{}).(**claimstest.Directory); running && len(args) == 1 && args[0] == "stop" && *d != nil {
+		ts.Check((*d).SetOffline(true))
+		(*d).DropConnections()
+		return
+	}
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: directory [stop]")
+	}
+	d := claimstest.StartDirectory(scriptTB{ts}, claimstest.DirectoryOptions{AD: true})
+	d.Put(d.Person("alice", "the password of alice"))
+	d.Put(d.Group("team", d.PersonDN("alice")), d.Group("all", d.GroupDN("team")))
+	gone := d.Person("bob", "the password of bob")
+	gone.Account = claimstest.AccountDisabled
+	d.Put(gone)
+	*ts.Value(directoryKey{}).(**claimstest.Directory) = d
+	ts.Setenv("LDAP", d.URLS)
+	ts.Setenv("LDAP_CA", d.CAFile)
+	ts.Setenv("LDAP_USER", d.ServiceDN)
+	ts.Setenv("LDAP_PASSWORD", d.ServicePassword)
+	ts.Setenv("LDAP_BASE", d.BaseDN)
+}
+
+// directoryKey is where a script's directory is.
+type directoryKey struct{}
 
 // scriptTB lets claimstest stop its server when the script ends.
 type scriptTB struct{ *testscript.TestScript }

@@ -1,8 +1,6 @@
 package app
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,7 +19,6 @@ import (
 	"github.com/groupgate/groupgate/config"
 	"github.com/groupgate/groupgate/groups"
 	"github.com/groupgate/groupgate/groups/sqlstore"
-	"github.com/groupgate/groupgate/proxy"
 	"github.com/groupgate/groupgate/proxy/admin"
 )
 
@@ -79,9 +76,24 @@ func Check(ctx context.Context, path string, online bool, out io.Writer) error {
 
 // probe reaches a source as a running one would.
 func probe(ctx context.Context, cfg *config.Config, src claims.Config) (string, error) {
-	if src.SAML == nil {
+	switch {
+	case src.SAML != nil:
+		return probeSAML(ctx, cfg, src)
+	case src.LDAP != nil:
+		l, err := claims.NewLDAP(claims.LDAPOptions{Name: src.Name, Config: *src.LDAP})
+		if err != nil {
+			return "", err
+		}
+		defer l.Close()
+		return l.Probe(ctx)
+	case src.Local != nil:
+		return probeLocal(ctx, cfg, src.Name)
+	default:
 		return claims.NewOIDC(claims.OIDCOptions{Name: src.Name, Config: *src.OIDC}).Probe(ctx)
 	}
+}
+
+func probeSAML(ctx context.Context, cfg *config.Config, src claims.Config) (string, error) {
 	own, err := anyPair(src.SAML, cfg.PublicURL)
 	if err != nil {
 		return "", err
@@ -93,6 +105,31 @@ func probe(ctx context.Context, cfg *config.Config, src claims.Config) (string, 
 		return "", err
 	}
 	return s.Probe(ctx)
+}
+
+// probeLocal says how many could sign in at a source of local users.
+func probeLocal(ctx context.Context, cfg *config.Config, source string) (string, error) {
+	if _, err := os.Stat(cfg.Store.SQLite); errors.Is(err, os.ErrNotExist) {
+		return "no users yet, the store is new", nil
+	}
+	dir, done, err := offline(ctx, cfg)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	return countLocal(ctx, dir, source)
+}
+
+func countLocal(ctx context.Context, dir *groups.Directory, source string) (string, error) {
+	all, disabled := 0, 0
+	err := dir.EachLocal(ctx, source, func(a *groups.LocalAccount) error {
+		all++
+		if a.Disabled {
+			disabled++
+		}
+		return nil
+	})
+	return fmt.Sprintf("%d users, %d disabled", all, disabled), err
 }
 
 func checkStore(ctx context.Context, cfg *config.Config) (string, error) {
@@ -227,176 +264,6 @@ func list(items []string) string {
 		return "-"
 	}
 	return strings.Join(items, ", ")
-}
-
-// Explained is what "explain" prints.
-type Explained struct {
-	*groups.Explained
-	Headers []Header `json:"headers"`
-	Problem string   `json:"problem,omitempty"` // why a request would not be forwarded
-}
-
-// Header is one line the upstream would get.
-type Header struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
-// Explain says, value by value, what the rules make of claims.
-func Explain(ctx context.Context, path, source, subject, claimsFile string, asJSON bool, in io.Reader, out io.Writer) error {
-	cfg, err := config.Load(path)
-	if err != nil {
-		return err
-	}
-	src := cfg.Source(source)
-	if src == nil {
-		var names []string
-		for _, s := range cfg.Sources {
-			names = append(names, s.Name)
-		}
-		return fmt.Errorf("--source %q: there is no such source in %s; there is %s", source, path, list(names))
-	}
-	said, err := readClaims(claimsFile, in)
-	if err != nil {
-		return err
-	}
-	dir, done, err := offline(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer done()
-	e, err := dir.Explain(ctx, &claims.Identity{Source: source, Subject: subject, Claims: said, IssuedAt: time.Now()})
-	if err != nil {
-		return err
-	}
-	view := &groups.View{
-		User:   statedPerson(src, &claims.Identity{Subject: subject, Claims: said}),
-		Groups: e.Groups, Claims: said,
-	}
-	full := Explained{Explained: e, Headers: []Header{}}
-	lines, problem := proxy.HeaderLines(cfg.Headers, view)
-	full.Problem = problem
-	for _, l := range lines {
-		full.Headers = append(full.Headers, Header{l[0], l[1]})
-	}
-	if asJSON {
-		return writeJSON(out, full)
-	}
-	return writeExplained(out, full)
-}
-
-// statedPerson is who a statement makes a person out to be.
-func statedPerson(src *claims.Config, id *claims.Identity) groups.User {
-	c, n := id.Claims, src.Identity
-	return groups.User{
-		Name: cmp.Or(c.Text(n.User), id.Subject, c.Text("sub"), c.Text(claims.SubjectNameID)), Email: c.Text(n.Email), Display: c.Text(n.Name),
-	}
-}
-
-// maxClaimsFile is more than any token holds.
-const maxClaimsFile = 8 << 20
-
-func readClaims(file string, in io.Reader) (claims.Claims, error) {
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return claims.Claims{}, err
-		}
-		defer f.Close()
-		in = f
-	}
-	raw, err := io.ReadAll(io.LimitReader(in, maxClaimsFile))
-	if err != nil {
-		return claims.Claims{}, err
-	}
-	said, err := claims.Parse(bytes.TrimSpace(raw))
-	if err != nil {
-		return claims.Claims{}, fmt.Errorf("%s: %w (wanted: one JSON object, such as an ID token's payload or {\"memberOf\":[\"CN=...\"]})", file, err)
-	}
-	return said, nil
-}
-
-func writeExplained(out io.Writer, e Explained) error {
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	for _, c := range e.Claims.Claims {
-		fmt.Fprintf(w, "claim %s: %s", c.Claim, c.State)
-		if c.Why != "" {
-			fmt.Fprintf(w, " (%s)", c.Why)
-		}
-		fmt.Fprintf(w, ", %s\n", c.Effect)
-		if len(c.Values) > 0 {
-			fmt.Fprintln(w, "  VALUE\tRULE\tRESULT\tGROUP\tWHY")
-		}
-		for _, v := range c.Values {
-			writeVerdicts(w, v)
-		}
-		fmt.Fprintln(w)
-	}
-	section := func(name string, items []string) { fmt.Fprintf(w, "%s\t%s\n", name, list(items)) }
-	if e.Refused != "" {
-		fmt.Fprintf(w, "REFUSED\t%s\n", e.Refused)
-	}
-	if e.User != "" {
-		fmt.Fprintf(w, "person\t%s (known)\n", e.User)
-	}
-	section("groups", e.Groups)
-	section("added", e.Added)
-	section("removed", e.Removed)
-	section("kept", e.Kept)
-	for _, s := range e.Skipped {
-		fmt.Fprintf(w, "skipped\t%s: %s\n", s.Group, s.Reason)
-	}
-	fmt.Fprintln(w)
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintln(out, "headers")
-	for _, h := range e.Headers {
-		fmt.Fprintf(out, "  %s: %s\n", h.Name, h.Value)
-	}
-	if e.Problem != "" {
-		fmt.Fprintf(out, "  not forwarded: %s\n", e.Problem)
-	}
-	return nil
-}
-
-// maxMisses is how many rules that missed a value are listed for people; the
-// rest is a number.
-const maxMisses = 5
-
-func writeVerdicts(w io.Writer, v groups.ExplainedValue) {
-	value := fmt.Sprintf("%q", v.Value)
-	misses := 0
-	row := func(r groups.ExplainedRule) {
-		result, group, rule := "miss", "-", r.Rule
-		if r.Hit {
-			result, group = "hit", r.Group
-		}
-		if r.Location != "" {
-			rule = r.Location
-		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", value, rule, result, group, r.Why)
-		value = ""
-	}
-	for _, r := range v.Rules {
-		if r.Hit {
-			row(r)
-		}
-	}
-	for _, r := range v.Rules {
-		if r.Hit {
-			continue
-		}
-		if misses++; misses <= maxMisses {
-			row(r)
-		}
-	}
-	if misses > maxMisses {
-		fmt.Fprintf(w, "  %s\t%d more rules\tmiss\t-\t\n", value, misses-maxMisses)
-	}
-	if len(v.Rules) == 0 {
-		fmt.Fprintf(w, "  %s\t-\tmiss\t-\tno rule reads this claim\n", value)
-	}
 }
 
 // Import adds the people of a CSV file to a manual group, all or nothing.

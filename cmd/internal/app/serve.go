@@ -205,7 +205,7 @@ func (s *server) adminServer() *http.Server {
 				}
 				return [32]byte{} // of no token
 			},
-			Sources: s.sources.status, TestSource: s.sources.test, Person: s.person,
+			Sources: s.sources.status, TestSource: s.sources.test, FindPerson: s.sources.find, Person: s.person,
 			Headers: func(v *groups.View) ([][2]string, string) { return proxy.HeaderLines(s.cfg.Load().Headers, v) },
 		}),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: s.quietLog(),

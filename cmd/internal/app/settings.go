@@ -14,7 +14,7 @@ func directorySettings(c *config.Config) groups.Settings {
 	}
 	for _, src := range c.Sources {
 		s.Sources = append(s.Sources, groups.SourceSettings{
-			Name: src.Name, Groups: src.Groups, Names: src.Identity, Require: src.Require,
+			Name: src.Name, Groups: src.Groups, Names: src.Identity, Require: src.Require, Local: src.Local,
 		})
 	}
 	return s

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"reflect"
 	"slices"
 	"sync"
@@ -44,6 +46,7 @@ type made struct {
 	cfg         claims.Config
 	at          string // the prefix of our addresses
 	certificate string // ours, DER
+	authorities string // what the file of a directory's authorities holds
 }
 
 // prepare makes the sources of a configuration. Those in force stay so until
@@ -101,6 +104,13 @@ func (l *sources) entry(ctx context.Context, cfg *config.Config, c claims.Config
 		}
 		of.certificate = string(own.certificate.Raw)
 	}
+	if c.LDAP != nil && c.LDAP.CAFile != "" {
+		authorities, err := os.ReadFile(c.LDAP.CAFile)
+		if err != nil {
+			return nil, false, err
+		}
+		of.authorities = string(authorities)
+	}
 	for _, e := range l.entries {
 		if reflect.DeepEqual(e.made, of) {
 			return e, false, nil
@@ -115,6 +125,12 @@ func (l *sources) entry(ctx context.Context, cfg *config.Config, c claims.Config
 			Name: c.Name, Config: *c.SAML, Origin: cfg.PublicURL, Prefix: cfg.Prefix, Key: own.key, Certificate: own.certificate,
 			Needed: needed, Cache: newMetadataCache(l.store, c.Name), Log: l.log,
 		})
+	case c.LDAP != nil:
+		e.protocol = "ldap"
+		e.source, err = claims.NewLDAP(claims.LDAPOptions{Name: c.Name, Config: *c.LDAP, Needed: needed, Log: l.log})
+	case c.Local != nil:
+		e.protocol = "local"
+		e.source = claims.NewLocal(claims.LocalOptions{Name: c.Name, Config: *c.Local, Accounts: l.dir, Log: l.log})
 	default:
 		e.protocol = "oidc"
 		e.source = claims.NewOIDC(claims.OIDCOptions{Name: c.Name, Config: *c.OIDC, Log: l.log, Needed: needed})
@@ -124,6 +140,9 @@ func (l *sources) entry(ctx context.Context, cfg *config.Config, c claims.Config
 	}
 	background, stop := context.WithCancel(l.ctx)
 	e.stop = stop
+	if c, ok := e.source.(io.Closer); ok {
+		e.stop = func() { stop(); _ = c.Close() } // what is under way goes on to its end
+	}
 	if s, ok := e.source.(claims.Starter); ok {
 		s.Start(background)
 	}
@@ -176,16 +195,34 @@ func (l *sources) ready() error {
 }
 
 func (l *sources) test(ctx context.Context, name string) (string, error) {
-	l.mu.Lock()
-	var probe claims.Prober
-	for _, e := range l.entries {
-		if e.made.cfg.Name == name {
-			probe, _ = e.source.(claims.Prober)
-		}
+	src := l.named(name)
+	if _, local := src.(*claims.Local); local {
+		return countLocal(ctx, l.dir, name)
 	}
-	l.mu.Unlock()
-	if probe == nil {
+	probe, ok := src.(claims.Prober)
+	if !ok {
 		return "", fmt.Errorf("source %q: %w", name, groups.ErrNotFound)
 	}
 	return probe.Probe(ctx)
+}
+
+// named is the running source of that name, or nil.
+func (l *sources) named(name string) claims.Source {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.entries {
+		if e.made.cfg.Name == name {
+			return e.source
+		}
+	}
+	return nil
+}
+
+// find looks a person up in a source that can be asked.
+func (l *sources) find(ctx context.Context, name, person string) (*claims.Found, error) {
+	finder, ok := l.named(name).(claims.Finder)
+	if !ok {
+		return nil, fmt.Errorf("source %q: %w", name, groups.ErrNotFound)
+	}
+	return finder.Find(ctx, person)
 }
