@@ -94,6 +94,7 @@ type RouteConfig struct {
 	Path     string    `yaml:"path"` // a prefix at whole segments; empty: "/"
 	Access   Access    `yaml:"access"`
 	Groups   []string  `yaml:"groups"`   // one of them is needed
+	Basic    string    `yaml:"basic"`    // source whose people may send their password along (RFC 7617); empty: none
 	Upstream string    `yaml:"upstream"` // empty: the global one
 	TLS      TLSConfig `yaml:"tls"`      // of the portal; empty: the global one
 }

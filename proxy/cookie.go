@@ -96,7 +96,7 @@ const cookieWord = "groupgate"
 // prefix that https adds: neither is for the upstream, in either direction.
 func ownCookie(name string) bool {
 	name = strings.TrimPrefix(name, "__Host-")
-	return name == cookieWord || name == cookieWord+leavingWord || strings.HasPrefix(name, cookieWord+"-login-")
+	return name == cookieWord || name == cookieWord+leavingWord || name == cookieWord+knownWord || strings.HasPrefix(name, cookieWord+"-login-")
 }
 
 // stripSetCookie takes our names out of an upstream's Set-Cookie lines.

@@ -75,6 +75,14 @@ var answers = []struct {
 	{groups.ErrReplayed, answer{status: 400, code: "replayed", again: true, level: info}},
 	{groups.ErrNameTaken, answer{status: 403, code: "name_taken", level: info}},
 	{groups.ErrClaimMissing, answer{status: 403, code: "claim_missing", level: info}},
+	{errOldPassword, answer{status: 401, code: "wrong_old_password", level: info}},
+	{errDiffer, answer{status: 400, code: "passwords_differ"}},
+	{errShort, answer{status: 400, code: "password_short"}},
+	{errLong, answer{status: 400, code: "password_long"}},
+	{errCharacters, answer{status: 400, code: "password_characters"}},
+	{errUserName, answer{status: 400, code: "password_user_name"}},
+	{claims.ErrBadPassword, answer{status: 401, code: "wrong_password", level: info}},
+	{errThrottled, answer{status: 429, code: "too_many_attempts", level: info}},
 	{claims.ErrDenied, answer{status: 403, code: "denied", again: true, level: info}},
 	{claims.ErrProtocol, answer{status: 400, code: "bad_answer", again: true, level: info}},
 	{claims.ErrUnavailable, answer{status: 503, code: "source_unavailable", again: true, retry: 10, level: alarm}},
@@ -90,6 +98,10 @@ var unknown = answer{status: 500, code: "internal", reload: true, level: alarm}
 func answerFor(err error) answer {
 	for _, a := range answers {
 		if errors.Is(err, a.err) {
+			var throttled *throttledError
+			if errors.As(err, &throttled) {
+				a.retry = throttled.seconds()
+			}
 			return a.answer
 		}
 	}
@@ -100,7 +112,7 @@ func answerFor(err error) answer {
 // client gets fixed words and the request's id, never the error's text.
 func (p *Proxy) fail(x *exchange, r *http.Request, err error) {
 	a := p.fault(x, err)
-	navigation := navigates(r) || x.posted && navigatesAs(r, http.MethodGet)
+	navigation := !x.basic && (navigates(r) || x.posted && navigatesAs(r, http.MethodGet))
 	if a.status == http.StatusUnauthorized && navigation {
 		p.toLogin(x, r)
 		return
@@ -156,8 +168,9 @@ func (p *Proxy) noteFault(x *exchange, a answer, err error) {
 
 func (p *Proxy) writeAnswer(x *exchange, r *http.Request, a answer, asPage bool) {
 	ownHeaders(x.Header())
-	if a.retry > 0 {
-		x.Header().Set("Retry-After", strconv.Itoa(a.retry))
+	x.setRetry(a)
+	if a.status == http.StatusUnauthorized {
+		x.challenge(r)
 	}
 	if a.status == http.StatusMethodNotAllowed && x.Header().Get("Allow") == "" {
 		x.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -194,6 +207,12 @@ func (p *Proxy) writeAnswer(x *exchange, r *http.Request, a answer, asPage bool)
 	p.writePage(x, r, a.status, data)
 }
 
+func (x *exchange) setRetry(a answer) {
+	if a.retry > 0 {
+		x.Header().Set("Retry-After", strconv.Itoa(a.retry))
+	}
+}
+
 // writePage writes a page in the language that the browser asks for.
 func (p *Proxy) writePage(x *exchange, r *http.Request, status int, d page.Data) {
 	l := page.In(r.Header.Get("Accept-Language"))
@@ -202,9 +221,12 @@ func (p *Proxy) writePage(x *exchange, r *http.Request, status int, d page.Data)
 		p.log.Error("page not written", zap.String("request_id", x.id), zap.Error(err))
 	}
 	ownHeaders(x.Header())
-	if on, is := d.(page.Continue); is {
-		x.Header().Set("Content-Security-Policy", on.Policy())
+	switch d := d.(type) {
+	case page.Continue:
+		x.Header().Set("Content-Security-Policy", d.Policy())
 		x.Header().Del("X-Frame-Options") // it knows no origins
+	case page.Login:
+		x.Header().Set("Content-Security-Policy", d.Policy())
 	}
 	x.Header().Set("Content-Type", "text/html; charset=utf-8")
 	x.Header().Set("Content-Language", l.Tag)

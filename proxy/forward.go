@@ -49,6 +49,9 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out.URL.RawQuery, out.URL.ForceQuery = in.URL.RawQuery, in.URL.ForceQuery
 	h := out.Header
 	s.headers.stripRequest(h, x.peer.trusted)
+	if x.decision.keepsAuthorization() {
+		delete(h, "Authorization")
+	}
 	if lines := h["Cookie"]; lines != nil {
 		if keep := s.stripCookies(lines); len(keep) > 0 {
 			h["Cookie"] = keep
@@ -102,7 +105,8 @@ func (x *exchange) trailers(in, out *http.Request) {
 	}
 	for name := range out.Trailer {
 		folded := foldName(name)
-		if _, from := forwarding[folded]; from || folded == "cookie" || x.site.headers.owns(name) {
+		if _, from := forwarding[folded]; from || folded == "cookie" || x.site.headers.owns(name) ||
+			folded == "authorization" && x.decision.keepsAuthorization() {
 			delete(out.Trailer, name)
 		}
 	}

@@ -19,7 +19,7 @@ func (p *Proxy) forwardAuth(x *exchange, r *http.Request, toLogin bool) {
 		redirect(x, http.StatusFound, p.loginAddress(x, r, askedPath(x, r)))
 	default:
 		// nginx and Envoy take a status for an answer, not a page.
-		p.writeAnswer(x, r, p.fault(x, err), toLogin && p.asksForPage(x, r))
+		p.writeAnswer(x, r, p.fault(x, err), toLogin && !x.basic && p.asksForPage(x, r))
 	}
 }
 
@@ -52,7 +52,7 @@ func (p *Proxy) askedFor(x *exchange, r *http.Request) error {
 	if known && x.peer.forwarded(r, "X-Forwarded-Host") != "" {
 		portal = x.host.session() // a portal's cookie is good for that portal alone
 	}
-	if x.member, err = p.find(s, r, portal); err != nil {
+	if x.member, err = p.who(x, r, portal); err != nil {
 		return err
 	}
 	if !known {

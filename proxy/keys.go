@@ -29,6 +29,9 @@ const (
 	purposeGrant    = "source grant"
 	purposeSignOut  = "sign-out state"
 	purposeLeaving  = "sign-out in the browser"
+	purposeForm     = "login form"
+	purposeChange   = "change of a password"
+	purposeKnown    = "known browser"
 	purposeSigning  = "assertion signing key"
 	purposeSource   = "key of a source"
 	macNonce        = "nonce"
@@ -48,7 +51,7 @@ func newKeyring(masters [][]byte) (*keyring, error) {
 		if len(m) < minKeyBytes {
 			return nil, fmt.Errorf("session key %d has %d bytes, at least %d are needed", i+1, len(m), minKeyBytes)
 		}
-		for _, purpose := range []string{purposeState, purposeKept, purposeHandover, purposeGrant, purposeSignOut, purposeLeaving, purposeSigning, purposeSource} {
+		for _, purpose := range []string{purposeState, purposeKept, purposeHandover, purposeGrant, purposeSignOut, purposeLeaving, purposeForm, purposeChange, purposeKnown, purposeSigning, purposeSource} {
 			aead, err := deriveAEAD(m, purpose)
 			if err != nil {
 				return nil, err

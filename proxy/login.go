@@ -39,9 +39,10 @@ func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
 	}
 	serve := map[string]func(*exchange, *http.Request) error{
 		"/sign_in": p.signIn, "/start": p.start, "/handover": p.handover,
-		"/userinfo": p.userinfo, "/sign_out": p.signOut,
+		"/userinfo": p.userinfo, "/sign_out": p.signOut, "/password": p.password,
 	}[endpoint]
-	allowed, methods := read || endpoint == "/sign_out" && r.Method == http.MethodPost, "GET, HEAD"
+	posts := endpoint == "/sign_out" || endpoint == "/password"
+	allowed, methods := read || posts && r.Method == http.MethodPost, "GET, HEAD"
 	if of, source, takes := p.ofSource(name, rest); of != nil {
 		serve = func(x *exchange, r *http.Request) error { return of(x, r, source) }
 		if takes != "" {
@@ -74,6 +75,8 @@ func (p *Proxy) ofSource(name, rest string) (serve func(x *exchange, r *http.Req
 	switch name {
 	case "callback":
 		serve = p.callback
+	case "login":
+		serve, takes = p.logIn, "GET, HEAD, POST"
 	case "backchannel":
 		serve, takes = p.backchannel, "POST"
 	case "frontchannel":
@@ -143,7 +146,7 @@ func (p *Proxy) signIn(x *exchange, r *http.Request) error {
 	if x.host.portal || len(s.set.Sources) == 1 || q.Get("source") != "" {
 		return p.start(x, r)
 	}
-	data := page.SignIn{}
+	data, last := page.SignIn{}, s.recallKnown(r, p.now()).Last
 	for _, e := range s.set.Sources {
 		link := url.Values{"source": {e.Source.Name()}}
 		for _, keep := range []string{"rd", "bind"} {
@@ -151,7 +154,12 @@ func (p *Proxy) signIn(x *exchange, r *http.Request) error {
 				link.Set(keep, v)
 			}
 		}
-		data.Sources = append(data.Sources, page.Source{Label: e.Label, URL: s.prefix + "/start?" + link.Encode()})
+		choice := page.Source{Label: e.Label, URL: s.prefix + "/start?" + link.Encode(), Last: e.Source.Name() == last}
+		if choice.Last {
+			data.Sources = slices.Insert(data.Sources, 0, choice)
+		} else {
+			data.Sources = append(data.Sources, choice)
+		}
 	}
 	p.writePage(x, r, http.StatusOK, data)
 	return nil
@@ -195,9 +203,9 @@ func (p *Proxy) start(x *exchange, r *http.Request) error {
 		redirect(x, http.StatusFound, s.public+s.prefix+"/sign_in?"+q.Encode())
 		return nil
 	}
-	src := s.sources[f.Source]
-	if src == nil {
-		return fmt.Errorf("start: %w", errSource)
+	src, redirects := s.sources[f.Source].(claims.Redirecting)
+	if !redirects {
+		return p.startForm(x, r, f)
 	}
 	x.source = f.Source
 	state, kept := f.ID, ""
@@ -225,8 +233,8 @@ func (p *Proxy) start(x *exchange, r *http.Request) error {
 // callback is a login's second half.
 func (p *Proxy) callback(x *exchange, r *http.Request, source string) error {
 	s := x.site
-	src := s.sources[source]
-	if src == nil {
+	src, redirects := s.sources[source].(claims.Redirecting)
+	if !redirects {
 		return fmt.Errorf("callback: %w", errSource)
 	}
 	x.source = source
@@ -249,10 +257,19 @@ func (p *Proxy) callback(x *exchange, r *http.Request, source string) error {
 
 // land ends a login: it takes the source's answer in, and sends the browser
 // where the flow says.
-func (p *Proxy) land(x *exchange, r *http.Request, src claims.Source, f flow, cf *claims.Flow) error {
-	s := x.site
+func (p *Proxy) land(x *exchange, r *http.Request, src claims.Redirecting, f flow, cf *claims.Flow) error {
 	login, err := p.authenticate(x, r, src, f, cf)
-	s.logins[src.Name()].add(err)
+	if err == nil {
+		x.site.rememberKnown(x, r, src.Name(), nil, p.now())
+	}
+	return p.landed(x, f, src.Name(), login, err)
+}
+
+// landed counts a login that has ended, and sends the browser where the flow
+// says.
+func (p *Proxy) landed(x *exchange, f flow, source, login string, err error) error {
+	s := x.site
+	s.logins[source].add(err)
 	p.Stats.LoginTook.Observe(p.now().Sub(x.began))
 	if err != nil {
 		return err
@@ -267,7 +284,7 @@ func (p *Proxy) land(x *exchange, r *http.Request, src claims.Source, f flow, cf
 }
 
 // authenticate makes the source's answer a session, under a new cookie.
-func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f flow, cf *claims.Flow) (login string, err error) {
+func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Redirecting, f flow, cf *claims.Flow) (login string, err error) {
 	s := x.site
 	_, end := s.step(r.Context(), "source authenticate", src.Name())
 	id, grant, err := src.Authenticate(r, cf)
@@ -279,15 +296,15 @@ func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f 
 		p.noteFailure(x, r, f, err)
 		return "", err
 	}
-	now := p.now()
-	l := &groups.Login{
-		ID: newID(), Source: id.Source, Subject: id.Subject, Session: id.Session, Alias: id.Alias,
-		Created: now, Expires: now.Add(s.lifetime), ClaimsAt: now,
-	}
-	if !id.SessionEnds.IsZero() && id.SessionEnds.Before(l.Expires) {
-		l.Expires = id.SessionEnds
-	}
-	if l.Grant, err = s.sealGrant(l, grant); err != nil {
+	return p.takeIn(x, r, f, id, grant)
+}
+
+// takeIn makes a source's statement a session of this browser, under a new
+// cookie. It answers the login's id.
+func (p *Proxy) takeIn(x *exchange, r *http.Request, f flow, id *claims.Identity, grant *claims.Grant) (login string, err error) {
+	s := x.site
+	l, err := p.newLogin(s, id, grant)
+	if err != nil {
 		return "", err
 	}
 	old, err := p.find(s, r, "")
@@ -297,13 +314,13 @@ func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f 
 	if old != nil {
 		f.Old = old.view.Login.ID
 	}
-	in := groups.SignIn{Identity: id, Login: l, Session: &groups.Session{Used: now}, Request: x.id}
+	in := groups.SignIn{Identity: id, Login: l, Session: &groups.Session{Used: l.Created}, Request: x.id}
 	if f.ID != "" {
 		in.OnceKind, in.OnceID, in.OnceUntil = "login", f.ID, time.Unix(f.Began, 0).Add(loginLife+time.Minute)
 	}
 	value := ""
 	value, in.Session.Hash = newSessionID()
-	_, end = s.step(r.Context(), "sync", id.Source)
+	_, end := s.step(r.Context(), "sync", id.Source)
 	_, err = p.dir.SignIn(r.Context(), in)
 	end(err)
 	if err != nil {
@@ -316,8 +333,22 @@ func (p *Proxy) authenticate(x *exchange, r *http.Request, src claims.Source, f 
 			p.log.Warn("old session not ended", zap.String("request_id", x.id), zap.Error(err))
 		}
 	}
-	s.setSession(x, value, l.Expires.Sub(now))
+	s.setSession(x, value, l.Expires.Sub(l.Created))
 	return l.ID, nil
+}
+
+// newLogin is the login that a source's statement begins now.
+func (p *Proxy) newLogin(s *site, id *claims.Identity, grant *claims.Grant) (l *groups.Login, err error) {
+	now := p.now()
+	l = &groups.Login{
+		ID: newID(), Source: id.Source, Subject: id.Subject, Session: id.Session, Alias: id.Alias,
+		Created: now, Expires: now.Add(s.lifetime), ClaimsAt: now,
+	}
+	if !id.SessionEnds.IsZero() && id.SessionEnds.Before(l.Expires) {
+		l.Expires = id.SessionEnds
+	}
+	l.Grant, err = s.sealGrant(l, grant)
+	return l, err
 }
 
 // noteFailure writes down what SignIn cannot: an answer of a source that never

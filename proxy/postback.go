@@ -13,8 +13,8 @@ import (
 // Lax do not come with it, so neither does a session; the login's own does.
 func (p *Proxy) postBack(x *exchange, r *http.Request, source string) error {
 	s := x.site
-	src := s.sources[source]
-	if _, posts := src.(claims.PostBack); !posts || x.host.portal {
+	src, redirects := s.sources[source].(claims.Redirecting)
+	if _, posts := src.(claims.PostBack); !redirects || !posts || x.host.portal {
 		return fmt.Errorf("answer by POST: %w", errSource)
 	}
 	x.source, x.posted = source, true
@@ -44,7 +44,7 @@ func (p *Proxy) postBack(x *exchange, r *http.Request, source string) error {
 // at the source, or in another browser, or too long ago. The source knows
 // whether it may begin a login; an answer to some request it refuses here.
 // What stands in RelayState is somebody's wish and leads nowhere (RD-04).
-func (p *Proxy) unsolicited(x *exchange, r *http.Request, src claims.Source) error {
+func (p *Proxy) unsolicited(x *exchange, r *http.Request, src claims.Redirecting) error {
 	f := flow{Source: src.Name(), Return: "/"}
 	cf := &claims.Flow{RedirectURI: x.site.answersAt(src), Started: p.now()}
 	err := p.land(x, r, src, f, cf)

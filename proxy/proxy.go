@@ -38,7 +38,9 @@ type Proxy struct {
 	sessions  *sessions
 	upstreams *upstreams
 	used      usedFlows
+	throttle  throttle
 	logins    loginStats
+	basic     basics
 	live      live
 	buffers   *bufferPool
 	exchanges sync.Pool
@@ -68,6 +70,7 @@ func New(o Options) *Proxy {
 	rand.Read(b[:])
 	p.idPrefix = strings.ToLower(base32.StdEncoding.EncodeToString(b[:])) + "-"
 	p.Stats.setUp()
+	p.basic.setUp()
 	p.sessions = newSessions(p.dir, p.now)
 	errorLog := zap.NewStdLog(zap.New(debugCore{p.log.Core()}))
 	p.exchanges.New = func() any {
@@ -144,6 +147,8 @@ func (p *Proxy) Run(ctx context.Context) {
 		case <-tidy.C:
 			p.sessions.tidy(10 * time.Minute)
 			p.used.sweep(p.now())
+			p.throttle.sweep(p.now())
+			p.basic.sweep(p.now(), p.site.Load())
 		case <-sweep.C:
 			if err := p.dir.Sweep(ctx); err != nil {
 				p.log.Warn("expired sessions not swept", zap.Error(err))
@@ -190,9 +195,10 @@ type exchange struct {
 	err                  error
 	source               string // of the login under way, for the audit trail
 	noted                bool   // the audit trail knows of this request's fault
-	posted               bool   // by a browser, from another site's page
+	posted               bool   // by a form in a browser, ours or another site's
 	last                 bool   // of its connection, see lastRequest
 	limited              bool   // see limitBody
+	basic                bool   // it brought a password, which decides alone
 	traced
 }
 
@@ -253,7 +259,7 @@ func (x *exchange) reset() {
 	x.proxy.Transport, x.live = nil, nil
 	x.source, x.noted, x.posted = "", false, false
 	x.upstreamBegan, x.upstreamStatus, x.traced = time.Time{}, 0, traced{}
-	x.limited = false
+	x.limited, x.basic = false, false
 }
 
 // walk is the five steps.
@@ -300,7 +306,7 @@ func (p *Proxy) walk(x *exchange, r *http.Request) {
 		return
 	}
 	// 3: who
-	if x.member, err = p.find(s, r, x.host.session()); err != nil {
+	if x.member, err = p.who(x, r, x.host.session()); err != nil {
 		p.fail(x, r, err)
 		return
 	}

@@ -81,12 +81,17 @@ func (p *Proxy) renewLogin(ctx context.Context, s *site, m *member) error {
 	case err != nil:
 		return p.endLogin(ctx, login, "the source did not renew the session: ", err)
 	}
-	login = *now
+	return p.takeAgain(ctx, s, *now, id, next)
+}
+
+// takeAgain makes a source's newer statement that of a login under way. A login
+// that is refused by it ends.
+func (p *Proxy) takeAgain(ctx context.Context, s *site, login groups.Login, id *claims.Identity, grant *claims.Grant) (err error) {
 	login.ClaimsAt = p.now()
-	if login.Grant, err = s.sealGrant(&login, next); err != nil {
+	if login.Grant, err = s.sealGrant(&login, grant); err != nil {
 		return err
 	}
-	_, end = s.step(ctx, "sync", login.Source)
+	_, end := s.step(ctx, "sync", login.Source)
 	_, err = p.dir.SignIn(ctx, groups.SignIn{Identity: id, Login: &login, Refresh: true})
 	end(err)
 	if err != nil && !errors.Is(err, groups.ErrUnavailable) {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/groupgate/groupgate/claims"
 )
 
 // host is one origin that browsers reach us at: the public one, or a portal.
@@ -22,7 +24,8 @@ type route struct {
 	path     string
 	origin   string // the audience of its assertions
 	public   bool
-	groups   []string // one of them is needed; none: any session will do
+	groups   []string              // one of them is needed; none: any session will do
+	basic    claims.PasswordSource // whose passwords requests may bring; nil: nobody's
 	upstream *upstream
 }
 

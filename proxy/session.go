@@ -195,8 +195,22 @@ func (p *Proxy) find(s *site, r *http.Request, portal string) (*member, error) {
 // anyHost is for forward-auth, where the Host header may be the front proxy's.
 const anyHost = "*"
 
-// lookUp answers a live session from memory, or from the store on a miss.
+// lookUp answers a live session with claims that are not too old, or nil.
 func (p *Proxy) lookUp(ctx context.Context, s *site, hash [32]byte) (*member, error) {
+	m, err := p.recall(ctx, s, hash)
+	if m == nil || err != nil {
+		return nil, err
+	}
+	now := p.now().UnixNano()
+	if m.grant != nil && s.stale(now, m.view.Login.ClaimsAt) && !waiting(now, m.retry.Load()) {
+		return p.renew(ctx, s, m)
+	}
+	return m, nil
+}
+
+// recall answers a live session from memory, or from the store on a miss. Its
+// claims may be old.
+func (p *Proxy) recall(ctx context.Context, s *site, hash [32]byte) (*member, error) {
 	if err := p.dir.Healthy(); err != nil {
 		return nil, err
 	}
@@ -215,9 +229,6 @@ func (p *Proxy) lookUp(ctx context.Context, s *site, hash [32]byte) (*member, er
 	// A clock that was set back must not count what it showed before as use.
 	if now-used > int64(time.Second) || used-now > int64(time.Second) {
 		m.used.Store(now)
-	}
-	if m.grant != nil && s.stale(now, m.view.Login.ClaimsAt) && !waiting(now, m.retry.Load()) {
-		return p.renew(ctx, s, m)
 	}
 	return m, nil
 }

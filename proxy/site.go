@@ -106,6 +106,12 @@ func (s *site) compileRoutes(ups *upstreams) error {
 				return fmt.Errorf("routes[%d].upstream: %w", i, err)
 			}
 		}
+		if c.Basic != "" {
+			asks := false
+			if rt.basic, asks = s.sources[c.Basic].(claims.PasswordSource); !asks {
+				return fmt.Errorf("routes[%d].basic: no source of passwords has this name", i)
+			}
+		}
 		s.byGroups = s.byGroups || len(rt.groups) > 0
 		if c.Host == "" {
 			shared = append(shared, rt)

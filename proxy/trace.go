@@ -161,7 +161,7 @@ func knownMethod(m string) string {
 // source's is left out, and what is not there has none.
 func ownName(endpoint string) string {
 	switch endpoint {
-	case "/sign_in", "/start", "/handover", "/sign_out", "/auth", "/auth/redirect", "/userinfo", "/jwks.json":
+	case "/sign_in", "/start", "/handover", "/sign_out", "/auth", "/auth/redirect", "/userinfo", "/password", "/jwks.json":
 		return endpoint
 	}
 	for _, of := range []string{"/callback/", "/backchannel/", "/frontchannel/", "/login/", "/saml/"} {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -317,6 +318,43 @@ func TestALoginsSteps(t *testing.T) {
 	}
 }
 
+// A password is a step of its own; what was typed is in no span.
+func TestAPasswordsSteps(t *testing.T) {
+	t.Parallel()
+	c := &collector{}
+	r := newRig(t, withForm(newKeeper("corp")), tracing(c))
+	b := r.browser()
+	form := r.form(b, "source=corp&rd=/x")
+	c.until(t, "the form")
+	post := func(password string, status int) *http.Response {
+		values := url.Values{"username": {"alice"}, "password": {password}, "token": {form.Forms()[0].Fields["token"]}}
+		res := r.script("/_auth/login/corp", values, signedIn(r.cookie(b)))
+		if res.StatusCode != status {
+			t.Fatalf("%d, want %d", res.StatusCode, status)
+		}
+		return res
+	}
+	post("not it", 401)
+	spans, request := c.until(t, "a wrong password")
+	want := "POST own:/login/SOURCE [error.type=wrong_password request.method=POST response.status_code=401 route=/_auth/login/SOURCE]"
+	if got := say(request); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if got, want := say(one(t, spans, "source password")), "source password [error.type=wrong_password groupgate.source=corp] error: wrong_password"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	post(passwordOf("alice"), 303)
+	spans, request = c.until(t, "the right one")
+	for _, name := range []string{"source password", "sync"} {
+		parent(t, one(t, spans, name), request)
+	}
+	for _, secret := range []string{"alice", passwordOf("alice"), "not it"} {
+		if strings.Contains(c.all(), secret) {
+			t.Errorf("a span holds %q", secret)
+		}
+	}
+}
+
 // Names are those of the configuration and of the contract, whatever a client
 // sends; faults are the codes that it is answered with. SC-16
 func TestNamesOfSpansAreOurs(t *testing.T) {
@@ -346,6 +384,7 @@ func TestNamesOfSpansAreOurs(t *testing.T) {
 		{"POST", "/_auth/backchannel/evil", nil, "POST own:/backchannel/SOURCE [error.type=unknown_source request.method=POST response.status_code=404 route=/_auth/backchannel/SOURCE]"},
 		{"GET", "/_auth/frontchannel/evil", nil, "GET own:/frontchannel/SOURCE [error.type=unknown_source request.method=GET response.status_code=404 route=/_auth/frontchannel/SOURCE]"},
 		{"GET", "/_auth/made-up", nil, "GET own:/ [error.type=not_found request.method=GET response.status_code=404 route=/_auth/]"},
+		{"GET", "/_auth/password", signedIn(cookie), "GET own:/password [error.type=not_found request.method=GET response.status_code=404 route=/_auth/password]"},
 		{"GET", "/_auth/userinfo", signedIn(cookie), "GET own:/userinfo [request.method=GET response.status_code=200 route=/_auth/userinfo]"},
 		{"GET", "/_auth/auth", signedIn(cookie), "GET own:/auth [error.type=route_unknown request.method=GET response.status_code=403 route=/_auth/auth]"},
 		{"GET", "/_auth/auth/redirect", nil, "GET own:/auth/redirect [error.type=unauthenticated request.method=GET response.status_code=401 route=/_auth/auth/redirect]"},

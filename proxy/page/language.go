@@ -22,7 +22,27 @@ type words struct {
 	SignIn struct {
 		Title string `json:"title"`
 		Lead  string `json:"lead"`
+		Last  string `json:"last"` // beside the source of the last time
 	} `json:"sign_in"`
+	Login struct {
+		Title    string `json:"title"`
+		User     string `json:"user"`     // field
+		Password string `json:"password"` // field
+		Others   string `json:"others"`   // link to the chooser
+	} `json:"login"`
+	Password struct {
+		Title string `json:"title"`
+		Lead  string `json:"lead"`
+		Old   string `json:"old"`   // field
+		New   string `json:"new"`   // field
+		Again string `json:"again"` // field
+		Min   string `json:"min"`   // before a number of characters
+		Save  string `json:"save"`  // button
+	} `json:"password"`
+	Changed struct {
+		Title string `json:"title"`
+		Lead  string `json:"lead"`
+	} `json:"changed"`
 	SignedOut struct {
 		Title string `json:"title"`
 		Lead  string `json:"lead"`
@@ -43,6 +63,7 @@ type words struct {
 		SignIn    string `json:"sign_in"`    // button
 		SignOut   string `json:"sign_out"`   // button
 		Reload    string `json:"reload"`     // button
+		Wait      string `json:"wait"`       // before a time such as "30 s"
 		StartPage string `json:"start_page"` // link
 		Quote     string `json:"quote"`      // before the request's id
 	} `json:"labels"`

@@ -211,6 +211,19 @@ func everyPage(t *testing.T, l *page.Language) map[string]string {
 	}
 	render("sign in", page.SignIn{Sources: []page.Source{{Label: evil, URL: "/_auth/start?source=" + evil}, {Label: "Other", URL: "javascript:alert(1)"}}})
 	render("continue", page.Continue{To: "https://idp.example/slo?x=" + evil, Fields: map[string]string{"SAMLResponse": "QQ==", "RelayState": evil}})
+	login := page.Login{Source: evil, Action: "/_auth/login/corp", Token: evil, User: evil, Others: "/_auth/sign_in?rd=" + evil, Onward: "https://eng.example.com"}
+	render("login", login)
+	login.Code, login.Others = "wrong_password", ""
+	render("login again", login)
+	login.Code, login.Wait = "too_many_attempts", 30
+	render("login later", login)
+	password := page.Password{User: evil, Source: evil, Action: "/_auth/password", Token: evil}
+	render("password", password)
+	password.Code, password.Min = "password_short", 12
+	render("password again", password)
+	password.Code, password.Min = "wrong_old_password", 0
+	render("password wrong", password)
+	render("changed", page.PasswordChanged{})
 	render("signed out", page.SignedOut{SignIn: "https://portal.example.com/_auth/sign_in"})
 	for _, code := range proxyCodes(t) {
 		render(code, page.Error{Code: code, Status: 400, RequestID: "abcd-1", SignIn: "/_auth/sign_in"})
@@ -230,13 +243,17 @@ func TestPagesHoldNoForeignMarkup(t *testing.T) {
 	known := []string{"html", "head", "meta", "title", "style", "body", "main", "svg", "circle", "path", "rect", "h1", "p", "ul", "li", "a", "span", "dl", "div", "dt", "dd", "strong", "br", "code"}
 	attributes := []string{"lang", "charset", "name", "content", "class", "href", "aria-hidden", "focusable",
 		"viewbox", "width", "height", "fill", "stroke", "stroke-width", "stroke-linecap", "stroke-linejoin", "cx", "cy", "r", "d", "x", "y", "rx"}
-	// On the one page that sends a form.
-	form, ofForm := []string{"form", "input", "button", "script"}, []string{"method", "action", "type", "value"}
+	// On the pages that send a form. One of them has a script.
+	form, ofForm := []string{"form", "input", "button"}, []string{"method", "action", "type", "value"}
+	ofFields := []string{"id", "for", "role", "hidden", "required", "autofocus", "autocomplete", "autocapitalize", "autocorrect", "spellcheck", "aria-invalid", "aria-describedby"}
 	for _, tag := range tags {
 		for name, body := range everyPage(t, page.In(tag)) {
 			known, attributes := known, attributes
-			if name == "continue" {
-				known, attributes = slices.Concat(known, form), slices.Concat(attributes, ofForm)
+			switch word, _, _ := strings.Cut(name, " "); word {
+			case "continue":
+				known, attributes = slices.Concat(known, form, []string{"script"}), slices.Concat(attributes, ofForm)
+			case "login", "password":
+				known, attributes = slices.Concat(known, form, []string{"label"}), slices.Concat(attributes, ofForm, ofFields)
 			}
 			doc := parse(t, body)
 			for n := range doc.Descendants() {
@@ -318,6 +335,65 @@ func TestContinue(t *testing.T) {
 		b, err := page.In("en").Render(d)
 		if err != nil || strings.Contains(string(b), to) || !strings.Contains(d.Policy(), "form-action 'none';") || !strings.HasSuffix(d.Policy(), "frame-ancestors 'none'") {
 			t.Errorf("%s: %v: %s", to, err, d.Policy())
+		}
+	}
+}
+
+// LD-16: the forms have what password managers and screen readers go by, keep
+// what was typed, and say what was wrong; the policy lets them go to ourselves,
+// and on by the redirects that browsers hold it to.
+func TestPasswordForms(t *testing.T) {
+	t.Parallel()
+	d := page.Login{Source: "Company", Action: "/_auth/login/corp", Token: "tok", User: evil, Others: "/_auth/sign_in"}
+	if got := d.Policy(); !strings.Contains(got, "form-action 'self' https:;") || !strings.Contains(got, "frame-ancestors 'none'") || strings.Contains(got, "script-src") {
+		t.Errorf("the policy %q", got)
+	}
+	d.Onward = "http://eng.localhost:4180"
+	if got := d.Policy(); !strings.Contains(got, "form-action 'self' https: http://eng.localhost:4180;") {
+		t.Errorf("the policy %q", got)
+	}
+	for _, tag := range tags {
+		for _, c := range []struct {
+			code, said string
+			wait       int
+			invalid    bool
+		}{{"", "", 0, false}, {"wrong_password", "", 0, true}, {"too_many_attempts", "30\u00a0s", 30, false}, {"too_many_attempts", "8\u00a0min", 421, false}} {
+			d.Code, d.Wait = c.code, c.wait
+			b, err := page.In(tag).Render(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fields, alerts, labels := map[string]map[string]string{}, 0, map[string]bool{}
+			doc := parse(t, string(b))
+			for n := range doc.Descendants() {
+				at := map[string]string{}
+				for _, a := range n.Attr {
+					at[a.Key] = a.Val
+				}
+				switch {
+				case n.Data == "input":
+					fields[at["name"]] = at
+				case n.Data == "label":
+					labels[at["for"]] = true
+				case at["role"] == "alert":
+					alerts++
+					if said := words(n); at["id"] != "fault" || len(said) < 20 || !strings.Contains(said, c.said) {
+						t.Errorf("%s: the alert %q", tag, said)
+					}
+				}
+			}
+			user, password := fields["username"], fields["password"]
+			if len(fields) != 3 || fields["token"]["value"] != "tok" || user["value"] != evil || user["autocomplete"] != "username" ||
+				user["autocapitalize"] != "none" || user["spellcheck"] != "false" || password["type"] != "password" ||
+				password["autocomplete"] != "current-password" || password["value"] != "" || !labels["username"] || !labels["password"] {
+				t.Errorf("%s, %q: %v", tag, c.code, fields)
+			}
+			if told := user["aria-describedby"] == "fault" && password["aria-describedby"] == "fault"; told != (alerts == 1) || told != (c.code != "") {
+				t.Errorf("%s, %q: %d alerts, %v", tag, c.code, alerts, fields)
+			}
+			if (password["aria-invalid"] == "true") != c.invalid {
+				t.Errorf("%s, %q: %v", tag, c.code, password)
+			}
 		}
 	}
 }
