@@ -20,7 +20,7 @@ import (
 // each kind: ids are PX-01, PX-02 and so on.
 var caseTables = map[string]map[string]int{
 	"proxy/README.md":  {"S0": 10, "PX": 22, "RT": 13, "RD": 9, "CK": 15, "SC": 28},
-	"claims/README.md": {"OI": 30, "SM": 28, "GV": 13, "GS": 25},
+	"claims/README.md": {"OI": 30, "SM": 28, "LD": 18, "GV": 13, "GS": 25},
 }
 
 // conformance is the relying-party modules of the OpenID conformance suite,
@@ -40,8 +40,8 @@ const conformance = `
 	rp-frontchannel-opinitlogout rp-frontchannel-rpinitlogout session-management 3rd-party-init-login`
 
 var (
-	rowID   = regexp.MustCompile(`^\| ((?:S0|PX|RT|RD|CK|SC|OI|SM|GV|GS)-\d+|oidcc-client-test[\w-]*) \|`)
-	caseID  = regexp.MustCompile(`\b(?:S0|PX|RT|RD|CK|SC|OI|SM|GV|GS)-\d\d\b`)
+	rowID   = regexp.MustCompile(`^\| ((?:S0|PX|RT|RD|CK|SC|OI|SM|LD|GV|GS)-\d+|oidcc-client-test[\w-]*) \|`)
+	caseID  = regexp.MustCompile(`\b(?:S0|PX|RT|RD|CK|SC|OI|SM|LD|GV|GS)-\d\d\b`)
 	testRef = regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)(?:/([^`]+))?`")
 	because = regexp.MustCompile(`^(does not apply|with [A-Z]?[a-zA-Z]+[a-zA-Z, ]*): \S+ \S+ \S+`)
 )
@@ -272,7 +272,7 @@ func TestCaseTablesCanFail(t *testing.T) {
 	if got := unlike("x.md", []string{"PX-01", "PX-01", "ZZ-01"}, []string{"PX-01", "PX-02"}); len(got) != 3 {
 		t.Errorf("lists: %q", got)
 	}
-	if n := len(wantedIDs("claims/README.md")); n != 30+28+13+25+57 {
+	if n := len(wantedIDs("claims/README.md")); n != 30+28+18+13+25+57 {
 		t.Errorf("%d ids are wanted of claims", n)
 	}
 }
