@@ -57,7 +57,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	@GO="$(GO)" deploy/testenv/fuzz.sh $(FUZZTIME)
 
 bench: build ## what a request, a login, a sync and a plan cost
-	@GROUPGATE_BENCH_USERS=100000 $(GO) test -run '^$$' -bench . -benchmem ./claims/... ./config/... ./groups/... ./proxy/...
+	@GROUPGATE_E2E=$$([ -x /usr/sbin/slapd ] && echo 1) GROUPGATE_BENCH_USERS=100000 $(GO) test -run '^$$' -bench . -benchmem ./claims/... ./config/... ./groups/... ./proxy/...
 	@$(GO) run ./deploy/bench -groupgate bin/groupgate
 
 lint: ## golangci-lint and govulncheck, pinned

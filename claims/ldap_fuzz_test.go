@@ -3,7 +3,6 @@ package claims_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"slices"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-ldap/ldap/v3"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/groupgate/groupgate/claims"
@@ -113,52 +111,4 @@ func FuzzLDAPUser(f *testing.F) {
 			t.Fatalf("%q leads to %s", user, whose)
 		}
 	})
-}
-
-// BenchmarkLDAPLogin and BenchmarkBareSearchBind do the same with the same
-// server: a search on a connection that is there, and a bind on one that is
-// made for it.
-func BenchmarkLDAPLogin(b *testing.B) {
-	r := newLDAPRig(b, claimstest.DirectoryOptions{}, nil)
-	r.mustLogin()
-	for b.Loop() {
-		if _, _, err := r.src.CheckPassword(context.Background(), claims.Credentials{User: "alice", Password: alicePassword}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkBareSearchBind(b *testing.B) {
-	r := newLDAPRig(b, claimstest.DirectoryOptions{}, nil)
-	r.mustLogin()
-	var asked claimstest.SearchQuery
-	for _, q := range r.d.Searches() {
-		if strings.Contains(q.Filter, "alice") {
-			asked = q
-		}
-	}
-	dial := func() *ldap.Conn {
-		c, err := ldap.DialURL(r.d.URLS, ldap.DialWithTLSConfig(&tls.Config{RootCAs: r.d.Roots(), MinVersion: tls.VersionTLS12}))
-		if err != nil {
-			b.Fatal(err)
-		}
-		c.SetTimeout(5 * time.Second)
-		return c
-	}
-	service := dial()
-	defer service.Close()
-	if err := service.Bind(r.d.ServiceDN, r.d.ServicePassword); err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		found, err := service.Search(ldap.NewSearchRequest(asked.Base, asked.Scope, ldap.NeverDerefAliases, asked.SizeLimit, 0, false, asked.Filter, asked.Attributes, nil))
-		if err != nil || len(found.Entries) != 1 {
-			b.Fatal(found, err)
-		}
-		person := dial()
-		if err := person.Bind(found.Entries[0].DN, alicePassword); err != nil {
-			b.Fatal(err)
-		}
-		person.Close()
-	}
 }

@@ -24,7 +24,7 @@ func asks(parts ...string) func(claimstest.SearchQuery) bool {
 
 // Whatever step ends before its end: nobody loses a group by it, and nobody is
 // kept out.
-func TestPartsAreNeverTakenForAll(t *testing.T) { // LD-09
+func TestPartsAreNeverTakenForAll(t *testing.T) { // LD-09, GS-05
 	t.Parallel()
 	const chain = "1.2.840.113556.1.4.1941"
 	for name, c := range map[string]struct {
