@@ -40,6 +40,8 @@ type LDAP struct {
 	roots   *x509.CertPool // nil: the system's
 	pool    *ldapPool
 	refused refusals
+	// failing is why the directory could not be asked the last time.
+	failing atomic.Pointer[error]
 	// askedDomains are what an Active Directory said its domain is called.
 	askedDomains atomic.Pointer[[]string]
 }
@@ -67,6 +69,15 @@ func NewLDAP(o LDAPOptions) (*LDAP, error) {
 
 // Name is the source's name in the configuration.
 func (l *LDAP) Name() string { return l.name }
+
+// Ready is nil unless the directory could not be reached when it was needed
+// last, or refused the service account. Nobody asks it for this alone.
+func (l *LDAP) Ready() error {
+	if err := l.failing.Load(); err != nil {
+		return l.failed("the last attempt", *err)
+	}
+	return nil
+}
 
 // Reread has the service account tried at the next occasion, however often it
 // was refused: somebody may have put things right.

@@ -308,11 +308,17 @@ func TestServiceAccountIsRefused(t *testing.T) {
 		t.Errorf("alarms: %v", alarms)
 	}
 	r.holdsNone(err, r.d.ServicePassword)
+	if err := r.src.Ready(); !errors.Is(err, claims.ErrUnavailable) {
+		t.Errorf("ready: %v", err)
+	}
 	if people := r.bindsOfPeople(); len(people) > 1 { // the first login's
 		t.Errorf("binds: %+v", people)
 	}
 	r.d.Honest()
 	r.mustLogin()
+	if err := r.src.Ready(); err != nil {
+		t.Errorf("ready: %v", err)
+	}
 }
 
 // LD-11: a service account that is refused is not locked by our trying.

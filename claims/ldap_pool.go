@@ -118,11 +118,14 @@ func (l *LDAP) withService(ctx context.Context, f func(*ldapConn) error) error {
 func (l *LDAP) tryService(ctx context.Context, c *ldapConn, f func(*ldapConn) error) (again bool, err error) {
 	if c == nil {
 		if c, err = l.dial(ctx, l.asService(ctx)); err != nil {
+			l.failing.Store(&err)
 			return false, err
 		}
 	}
 	defer l.pool.give(c)
-	err = f(c)
+	if err = f(c); err == nil {
+		l.failing.Store(nil)
+	}
 	switch {
 	case err == nil || !c.dead() || ctx.Err() != nil: // when nobody waits any more, the server is not to blame
 		return false, err

@@ -309,8 +309,12 @@ func (d *decoder) wrong(path string, n ast.Node, want, hint string) {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
 		got = "a number"
 	}
-	if want == "text" && (got == "a list" || got == "a mapping") {
+	switch {
+	case want == "text" && got == "a list":
 		hint = ""
+	case want == "text" && got == "a mapping":
+		// Between brackets a colon makes one, even without a blank behind it.
+		hint = ": text with a colon in it needs quotes here"
 	}
 	d.unreadable(path, "%s where %s is wanted%s", got, want, hint)
 }

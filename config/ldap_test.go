@@ -183,3 +183,13 @@ func TestFaultsOfLDAPRepeatNothingFromOutside(t *testing.T) {
 		t.Errorf("%d faults: %v", len(faults), err)
 	}
 }
+
+// The parser takes a colon between brackets for the end of a key.
+func TestAddressThatNeedsQuotes(t *testing.T) {
+	t.Parallel()
+	const source = `{name: corp, ldap: {base_dn: "DC=x", url: [%sldaps://dc1.example.com:636%[1]s]}}`
+	mustLoad(t, withSource(fmt.Sprintf(source, `"`)))
+	if _, err := loadText(t, withSource(fmt.Sprintf(source, ""))); err == nil || !strings.Contains(err.Error(), "needs quotes here") {
+		t.Error(err)
+	}
+}

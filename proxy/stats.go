@@ -41,6 +41,7 @@ func (s *Stats) setUp() {
 type LoginStats struct {
 	Source, Protocol                 string
 	OK, Refused, Failed, Unavailable atomic.Int64
+	Throttled                        atomic.Int64 // passwords that nobody looked at
 }
 
 func (c *LoginStats) add(err error) {
@@ -51,6 +52,8 @@ func (c *LoginStats) add(err error) {
 		c.Refused.Add(1)
 	case a.status == http.StatusServiceUnavailable:
 		c.Unavailable.Add(1)
+	case a.status == http.StatusTooManyRequests:
+		c.Throttled.Add(1)
 	default:
 		c.Failed.Add(1)
 	}

@@ -19,6 +19,7 @@
 //   {"axe": NAME}                       what axe-core finds wrong with the page
 //   {"tabs": NAME}                      what Tab reaches, one after the other
 //   {"tab": SELECTOR}                   press Tab until it has the focus
+//   {"type": TEXT}                      with the keyboard, where the focus is
 //   {"press": KEY}                      and, after Enter, wait for the page it leads to
 //
 // It prints {"measures":{...},"axe":{...},"tabs":{...},"console":[...],"foreign":[...],"error":"..."}:
@@ -56,7 +57,7 @@ const measure = () => {
     background: getComputedStyle(document.body).backgroundColor, styled: document.styleSheets.length,
     lang: root.lang, viewport: document.querySelector('meta[name=viewport]') !== null,
     request: document.querySelector('code')?.textContent ?? '',
-    controls: document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex]').length,
+    controls: document.querySelectorAll('a[href], button, input:not([type=hidden], [hidden]), select, textarea, summary, [tabindex]').length,
     split: [...document.querySelectorAll('code, .status, .arrow')].filter((e) => lines(e) > 1).map((e) => e.textContent),
     moves: [...document.querySelectorAll('*')].filter((e) => {
       const style = getComputedStyle(e);
@@ -72,7 +73,7 @@ const focused = () => {
   const box = e.getBoundingClientRect();
   const style = getComputedStyle(e);
   return {
-    text: e.textContent.trim(), address: e.href ?? '', outline: style.outlineStyle === 'none' ? 0 : parseFloat(style.outlineWidth),
+    text: e.textContent.trim() || (e.labels?.[0]?.textContent ?? ''), address: e.href ?? '', outline: style.outlineStyle === 'none' ? 0 : parseFloat(style.outlineWidth),
     inside: box.top >= 0 && box.left >= 0 && box.bottom <= innerHeight && box.right <= innerWidth && box.width > 0,
     index: [...document.querySelectorAll('*')].indexOf(e),
   };
@@ -132,6 +133,8 @@ async function run(page, answer) {
         if (n === 50) fail('Tab does not reach it');
         await page.keyboard.press('Tab');
       }
+    } else if (step.type) {
+      await page.keyboard.type(step.type);
     } else if (step.press) {
       // Waiting begins before the key: the page may lead to its own address.
       const left = step.press === 'Enter' ? page.waitForEvent('framenavigated') : undefined;

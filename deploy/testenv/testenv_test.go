@@ -169,6 +169,25 @@ func TestOpenLDAPByItsOptions(t *testing.T) {
 	}
 }
 
+func TestOpenLDAPComesBack(t *testing.T) {
+	t.Parallel()
+	s := testenv.OpenLDAP(t, "", testenv.OpenLDAPOptions{})
+	alice := s.AddPerson(t, "alice", "the password of alice")
+	s.Set(t, alice, "description", " a blank comes first", "plain")
+	s.Stop()
+	if s.CanBind(alice, "the password of alice") {
+		t.Error("it runs")
+	}
+	s.Start(t)
+	if !s.CanBind(alice, "the password of alice") {
+		t.Error("it does not run")
+	}
+	got := s.Values(t, alice, "description")
+	if slices.Sort(got); !slices.Equal(got, []string{" a blank comes first", "plain"}) {
+		t.Errorf("values %q", got)
+	}
+}
+
 func TestSambaAD(t *testing.T) {
 	t.Parallel()
 	s := testenv.SambaAD(t)

@@ -124,6 +124,7 @@ func (c collector) people(out samples) {
 		out.count(logins, l.OK.Load(), l.Source, l.Protocol, "ok")
 		out.count(logins, l.Refused.Load(), l.Source, l.Protocol, "refused")
 		out.count(logins, l.Failed.Load(), l.Source, l.Protocol, "failed")
+		out.count(logins, l.Throttled.Load(), l.Source, l.Protocol, "throttled")
 		out.count(logins, l.Unavailable.Load(), l.Source, l.Protocol, "unavailable")
 	}
 	out.histogram(loginTook, c.s.proxy.Stats.LoginTook)

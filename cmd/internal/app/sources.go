@@ -164,7 +164,7 @@ func (l *sources) status() []admin.SourceStatus {
 	var out []admin.SourceStatus
 	for _, e := range l.entries {
 		st := admin.SourceStatus{Name: e.made.cfg.Name, Label: e.made.cfg.Label, Kind: e.protocol, Ready: true}
-		if s, ok := e.source.(claims.Starter); ok {
+		if s, ok := e.source.(interface{ Ready() error }); ok {
 			if err := s.Ready(); err != nil {
 				st.Ready, st.Problem = false, err.Error()
 			}
@@ -183,13 +183,23 @@ func (l *sources) each(fn func(name string, src claims.Source)) {
 	}
 }
 
+// ready is nil when somebody can sign in at some source, as far as it can be
+// known without trying. A source that is asked on demand counts: whether it
+// answers again only those would find out who are sent here.
 func (l *sources) ready() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var problems []error
-	for _, st := range l.status() {
-		if st.Ready {
+	for _, e := range l.entries {
+		s, starts := e.source.(claims.Starter)
+		if !starts {
 			return nil
 		}
-		problems = append(problems, errors.New(st.Problem))
+		err := s.Ready()
+		if err == nil {
+			return nil
+		}
+		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
 }

@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	servers "github.com/groupgate/groupgate/deploy/testenv"
 )
 
 // program is the path of the binary that TestMain builds.
@@ -27,5 +29,5 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		return 1
 	}
-	return m.Run()
+	return servers.Main(m)
 }
