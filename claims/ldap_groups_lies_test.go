@@ -59,6 +59,9 @@ func TestPartsAreNeverTakenForAll(t *testing.T) { // LD-09, GS-05
 				if name == "in-chain search" && !slices.Contains([]int{3, 4, 11}, result.Code) {
 					continue // the walk takes its place, see below
 				}
+				if name == "group above" && result.Code == 10 {
+					continue // it is elsewhere, see below
+				}
 				hit := false
 				r.d.Lie(func(k *claimstest.DirectoryKnobs) {
 					ranges(k)

@@ -35,7 +35,7 @@ var house = map[string]struct {
 	"groups/groupstest": {[]string{"claims", "groups"}, "a suite that knew one store would not be one for all"},
 	"proxy":             {[]string{"claims", "groups", "proxy/page"}, "settings are handed in: a proxy that read the file could not be tested without one"},
 	"proxy/page":        {nil, "pages are words and style; what they say is handed in"},
-	"proxy/admin":       {[]string{"claims", "groups"}, "another listener for other people: a fault here must not be one of the front door, so it never imports proxy"},
+	"proxy/admin":       {[]string{"claims", "groups", "proxy/page"}, "another listener for other people: a fault here must not be one of the front door, so it never imports proxy; which language a browser wants is one question everywhere"},
 	"config":            {[]string{"claims", "groups", "proxy"}, "it composes the parts' own settings, and runs none of them"},
 	"cmd/internal/app":  {[]string{"claims", "claims/saml", "config", "groups", "groups/sqlstore", "proxy", "proxy/admin"}, "the only place that knows every part"},
 	"cmd/groupgate":     {[]string{"cmd/internal/app", "config"}, "verbs and exit statuses, nothing else"},

@@ -57,7 +57,7 @@ func TestOpenEndpointsWantNoToken(t *testing.T) {
 	check("GET", "/healthz", 200, "ok")
 	check("GET", "/readyz", 200, "ok")
 	check("GET", "/metrics", 200, "up 1\n")
-	check("GET", "/", 200, "")
+	check("GET", "/", 303, "")
 	for _, path := range []string{"/healthz/", "//healthz", "/Healthz", "/%68ealthz", "/healthz/../metrics", "/api", "/api/v2/users", "/metrics/x"} {
 		check("GET", path, 404, "")
 	}

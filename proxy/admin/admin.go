@@ -1,5 +1,5 @@
 // Package admin is the second listener: the JSON API of those who run
-// groupgate, and what a platform asks (healthz, readyz, metrics).
+// groupgate, the console, and what a platform asks (healthz, readyz, metrics).
 //
 // It serves a [groups.Directory] and knows nothing of the proxy. Every answer
 // that is not a success is an RFC 9457 problem, made in one place (problem.go).
@@ -11,9 +11,10 @@
 // segment (route.go). A path that could be read in two ways is not found.
 //
 // The listener is meant for loopback or a cluster's inside, and a browser is
-// what carries an attack there. So there is no cookie: a token stands in a
-// header that a foreign page cannot set, and the Host must be one that nobody
-// can point at us by DNS (access.go).
+// what carries an attack there. A program shows its token in a header that a
+// foreign page cannot set. The console has a cookie, which no other site's page
+// makes the browser send (SameSite=Strict), and what other sites send is refused
+// besides. The Host must be one that nobody can point at us by DNS (access.go).
 package admin
 
 import (
@@ -31,8 +32,8 @@ import (
 	"github.com/groupgate/groupgate/groups"
 )
 
-// actor is who audit events name for what the API does.
-const actor = "api"
+// actorAPI is who audit events name for what a program does.
+const actorAPI = "api"
 
 // Options of the admin listener. Directory and TokenHash are required.
 type Options struct {
@@ -91,6 +92,7 @@ type Server struct {
 	dir    *groups.Directory
 	log    *zap.Logger
 	routes []route
+	pages  []consoleRoute
 	csrf   *http.CrossOriginProtection
 	wrong  attempts
 	hosts  map[string]bool
@@ -98,6 +100,9 @@ type Server struct {
 	// A precondition (If-Match) is looked at and then acted on; between the
 	// two nobody else may write through this API.
 	groupWrites, ruleWrites sync.Mutex
+
+	sessionsMu      sync.Mutex
+	consoleSessions map[[32]byte]*consoleSession
 }
 
 // New makes the handler of the admin listener.
@@ -114,11 +119,12 @@ func New(o Options) *Server {
 	s := &Server{
 		o: o, dir: o.Directory, log: o.Log, csrf: http.NewCrossOriginProtection(),
 		wrong: attempts{now: o.Now, seen: map[string]*attempt{}}, hosts: map[string]bool{},
+		consoleSessions: map[[32]byte]*consoleSession{},
 	}
 	for _, h := range o.Hosts {
 		s.hosts[strings.ToLower(h)] = true
 	}
-	s.routes = s.table()
+	s.routes, s.pages = s.table(), s.consoleTable()
 	return s
 }
 
@@ -127,6 +133,7 @@ type exchange struct {
 	*recorder
 	r    *http.Request
 	id   string
+	from visitor
 	rt   *route
 	args []string // of the path, decoded, in its order
 }
@@ -146,16 +153,19 @@ func (w *recorder) WriteHeader(status int) {
 
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// ServeHTTP answers one request.
+// ServeHTTP answers one request of the admin listener.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{recorder: &recorder{ResponseWriter: w}, r: r, id: strings.ToLower(rand.Text()[:16])}
+	s.serve(w, r, r.URL.EscapedPath(), visitor{actor: s.signedIn(r)})
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, path string, from visitor) {
+	x := &exchange{recorder: &recorder{ResponseWriter: w}, r: r, id: strings.ToLower(rand.Text()[:16]), from: from}
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	h.Set("Referrer-Policy", "no-referrer")
 
-	path := r.URL.EscapedPath()
 	if path == "/api/v1" || strings.HasPrefix(path, apiPrefix) {
 		began := s.o.Now()
 		h.Set("X-Request-Id", x.id)
@@ -165,18 +175,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.access(x, began)
 		return
 	}
-	if err := s.serveOpen(x, path); err != nil {
+	if x.from.public {
+		s.serveConsole(x, path)
+		return
+	}
+	switch open, err := s.serveOpen(x, path); {
+	case err != nil:
 		s.fail(x, err)
+	case !open:
+		s.serveConsole(x, path)
 	}
 }
 
-// serveOpen answers what needs no token. None of it says anything about a
-// person.
-func (s *Server) serveOpen(x *exchange, path string) error {
+// serveOpen answers what needs no token, if this is it. None of it says
+// anything about a person.
+func (s *Server) serveOpen(x *exchange, path string) (open bool, err error) {
 	var serve func(*exchange)
 	switch path {
-	case "/":
-		serve = welcome
 	case "/healthz":
 		serve = alive
 	case "/readyz":
@@ -187,17 +202,13 @@ func (s *Server) serveOpen(x *exchange, path string) error {
 		}
 	}
 	if serve == nil {
-		return errNoPage
+		return false, nil
 	}
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
-		return notAllowed("GET, HEAD")
+		return true, notAllowed("GET, HEAD")
 	}
 	serve(x)
-	return nil
-}
-
-func welcome(x *exchange) {
-	text(x, http.StatusOK, "groupgate: the admin listener. The API is at /api/v1/, described by /api/v1/openapi.json.\n")
+	return true, nil
 }
 
 // alive is liveness: it looks at nothing, because restarting helps neither a
@@ -220,13 +231,13 @@ func text(x *exchange, status int, body string) {
 
 // serveAPI is the walk of an API request: from where, by whom, to what.
 func (s *Server) serveAPI(x *exchange, path string) error {
-	if !s.hostAllowed(x.r.Host) {
+	if !x.from.public && !s.hostAllowed(x.r.Host) {
 		return errHost
 	}
 	if err := s.csrf.Check(x.r); err != nil {
 		return errCrossOrigin
 	}
-	if err := s.authorize(x.r); err != nil {
+	if err := s.authorize(x); err != nil {
 		return err
 	}
 	if err := s.find(x, path); err != nil {

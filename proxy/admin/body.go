@@ -55,6 +55,19 @@ func (x *exchange) decode(v any, limit int64, types ...string) error {
 	return nil
 }
 
+// decodeIfAny is decode for a body that may be left out, or be null.
+func (x *exchange) decodeIfAny(v any, limit int64) error {
+	body, err := io.ReadAll(http.MaxBytesReader(x.ResponseWriter, x.r.Body, limit))
+	if err != nil {
+		return bodyFault(err)
+	}
+	if said := string(bytes.TrimSpace(body)); said == "" || said == "null" {
+		return nil
+	}
+	x.r.Body = io.NopCloser(bytes.NewReader(body))
+	return x.decode(v, limit)
+}
+
 // kindOf is a JSON type without the number that encoding/json puts beside it.
 func kindOf(value string) string {
 	kind, _, _ := strings.Cut(value, " ")

@@ -240,7 +240,7 @@ func (s *Server) importMembers(x *exchange) error {
 		return err
 	}
 	body := &bodyReader{r: http.MaxBytesReader(x.ResponseWriter, x.r.Body, maxCSV)}
-	lines, added, faults, err := Import(x.r.Context(), s.dir, x.args[0], body, actor)
+	lines, added, faults, err := Import(x.r.Context(), s.dir, x.args[0], body, x.from.actor)
 	switch {
 	case body.err != nil:
 		return bodyFault(body.err)

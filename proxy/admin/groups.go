@@ -70,7 +70,7 @@ func (s *Server) createGroup(x *exchange) error {
 		return invalid(faults...)
 	}
 	made := []groups.Group{{Name: in.Name, Control: in.Control, Description: in.Description, Created: s.o.Now()}}
-	err := s.dir.CreateGroups(x.r.Context(), made, actor)
+	err := s.dir.CreateGroups(x.r.Context(), made, x.from.actor)
 	if errors.Is(err, groups.ErrConflict) {
 		return conflict("There is a group %q already.", in.Name)
 	}
@@ -173,7 +173,7 @@ func (s *Server) patchGroup(x *exchange) error {
 	if faults != nil {
 		return invalid(faults...)
 	}
-	g, err = s.dir.UpdateGroup(x.r.Context(), name, change, actor)
+	g, err = s.dir.UpdateGroup(x.r.Context(), name, change, x.from.actor)
 	if errors.Is(err, groups.ErrConflict) {
 		return conflict("There is a group %q already.", *change.Name)
 	}
@@ -199,7 +199,7 @@ func (s *Server) deleteGroup(x *exchange) error {
 	if err := x.precondition(etag); err != nil {
 		return err
 	}
-	if err := s.dir.DeleteGroup(x.r.Context(), name, actor); err != nil && !errors.Is(err, groups.ErrNotFound) {
+	if err := s.dir.DeleteGroup(x.r.Context(), name, x.from.actor); err != nil && !errors.Is(err, groups.ErrNotFound) {
 		return err
 	}
 	return x.done()
@@ -244,7 +244,7 @@ func (s *Server) addMember(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if err := s.dir.AddMember(x.r.Context(), x.args[0], id, actor); err != nil {
+	if err := s.dir.AddMember(x.r.Context(), x.args[0], id, x.from.actor); err != nil {
 		return memberFault(err)
 	}
 	return x.done()
@@ -255,7 +255,7 @@ func (s *Server) removeMember(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if err := s.dir.RemoveMember(x.r.Context(), x.args[0], id, actor); err != nil {
+	if err := s.dir.RemoveMember(x.r.Context(), x.args[0], id, x.from.actor); err != nil {
 		return memberFault(err)
 	}
 	return x.done()

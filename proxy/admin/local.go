@@ -59,7 +59,7 @@ func (s *Server) createUser(x *exchange) error {
 	if made.Password, err = cfg.NewPassword(ctx, in.User, in.Password); err != nil {
 		return err
 	}
-	a, err := s.dir.CreateLocal(ctx, source, made, actor)
+	a, err := s.dir.CreateLocal(ctx, source, made, x.from.actor)
 	if errors.Is(err, groups.ErrConflict) {
 		return conflict("The user name is taken.")
 	}
@@ -140,7 +140,7 @@ func (s *Server) patchUser(x *exchange) error {
 		}
 		c.Password = &hash
 	}
-	if _, err := s.dir.ChangeLocal(ctx, a.Source, a.Subject, c, actor); err != nil {
+	if _, err := s.dir.ChangeLocal(ctx, a.Source, a.Subject, c, x.from.actor); err != nil {
 		return err
 	}
 	out, err := s.user(ctx, id)

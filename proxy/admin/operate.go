@@ -84,7 +84,7 @@ func (s *Server) guard(x *exchange) error {
 // allowRemovals is the administrator's word that the guard waits for. It
 // answers the guard as it is then.
 func (s *Server) allowRemovals(x *exchange) error {
-	if err := s.dir.AllowRemovals(context.WithoutCancel(x.r.Context()), actor); err != nil {
+	if err := s.dir.AllowRemovals(context.WithoutCancel(x.r.Context()), x.from.actor); err != nil {
 		return err
 	}
 	return s.guard(x)
@@ -138,10 +138,8 @@ func (s *Server) testSource(x *exchange) error {
 	var in struct {
 		Person *string `json:"person"`
 	}
-	if x.r.ContentLength != 0 {
-		if err := x.decode(&in, maxBody); err != nil {
-			return err
-		}
+	if err := x.decodeIfAny(&in, maxBody); err != nil {
+		return err
 	}
 	if in.Person != nil && (*in.Person == "" || !plain(*in.Person)) {
 		return invalid(Fault{"person", "a user name is wanted"})

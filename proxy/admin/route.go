@@ -81,14 +81,14 @@ func compile(pattern string) []segment {
 
 // find sets the route of a request and the arguments in its path.
 func (s *Server) find(x *exchange, path string) error {
-	parts, ok := split(path)
+	parts, ok := split("/" + strings.TrimPrefix(path, apiPrefix))
 	if !ok {
 		return errNoPage
 	}
 	var allow []string
 	for i := range s.routes {
 		rt := &s.routes[i]
-		args, fits := rt.match(parts)
+		args, fits := match(rt.segments, parts)
 		if !fits {
 			continue
 		}
@@ -111,7 +111,7 @@ func (s *Server) find(x *exchange, path string) error {
 // stays inside a name. Empty and dot segments are refused: something on the
 // way may have meant to remove them (RFC 3986, 5.2.4).
 func split(path string) (parts []string, ok bool) {
-	rest, ok := strings.CutPrefix(path, apiPrefix)
+	rest, ok := strings.CutPrefix(path, "/")
 	if !ok {
 		return nil, false
 	}
@@ -131,11 +131,11 @@ func split(path string) (parts []string, ok bool) {
 // plain reports whether a text can be looked up anywhere.
 func plain(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
-func (rt *route) match(parts []string) (args []string, fits bool) {
-	if len(parts) != len(rt.segments) {
+func match(segments []segment, parts []string) (args []string, fits bool) {
+	if len(parts) != len(segments) {
 		return nil, false
 	}
-	for i, seg := range rt.segments {
+	for i, seg := range segments {
 		if !seg.param {
 			if parts[i] != seg.literal {
 				return nil, false

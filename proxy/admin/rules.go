@@ -145,7 +145,7 @@ func (s *Server) createRule(x *exchange) error {
 
 func (s *Server) writeRule(x *exchange, in groups.Rule) (*groups.Rule, error) {
 	// A client that hangs up must not leave half of the people evaluated.
-	r, err := s.dir.PutRule(context.WithoutCancel(x.r.Context()), in, actor)
+	r, err := s.dir.PutRule(context.WithoutCancel(x.r.Context()), in, x.from.actor)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +240,7 @@ func (s *Server) deleteRule(x *exchange) error {
 		return err
 	}
 	if old != nil {
-		err = s.dir.DeleteRule(context.WithoutCancel(x.r.Context()), id, actor)
+		err = s.dir.DeleteRule(context.WithoutCancel(x.r.Context()), id, x.from.actor)
 		if err != nil && !errors.Is(err, groups.ErrNotFound) {
 			return err
 		}

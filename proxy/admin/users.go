@@ -232,7 +232,7 @@ func (s *Server) deleteUser(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if err := s.dir.DeleteUser(x.r.Context(), id, actor); err != nil && !errors.Is(err, groups.ErrNotFound) {
+	if err := s.dir.DeleteUser(x.r.Context(), id, x.from.actor); err != nil && !errors.Is(err, groups.ErrNotFound) {
 		return err
 	}
 	return x.done()
@@ -243,7 +243,7 @@ func (s *Server) endSessions(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.dir.EndLogins(x.r.Context(), groups.LoginFilter{User: id}, actor, "signed out everywhere by an administrator", x.id)
+	_, err = s.dir.EndLogins(x.r.Context(), groups.LoginFilter{User: id}, x.from.actor, "signed out everywhere by an administrator", x.id)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ var documented = []string{
 	`upstream_requests_total\{code="` + status + `"\}`,
 	`upstream_request_duration_seconds` + histogram,
 	`upstream_dials_total`,
-	`logins_total\{protocol="oidc",provider="(op|down)",result="(ok|refused|failed|unavailable)"\}`,
+	`logins_total\{protocol="oidc",provider="(op|down)",result="(ok|refused|failed|throttled|unavailable)"\}`,
 	`login_duration_seconds` + histogram,
 	`sync_total\{result="(changed|unchanged|stale|refused|failed)"\}`,
 	`sync_changes_total\{op="(added|removed|skipped|held)"\}`,
