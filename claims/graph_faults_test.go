@@ -213,6 +213,9 @@ func TestGraphPartOfAListIsNone(t *testing.T) {
 
 // More groups than a claim may have are not counted to the end.
 func TestGraphGroupsAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many times as long under the race detector")
+	}
 	t.Parallel()
 	gr := newGraphRig(t, func(s *setup, g *claimstest.GraphOptions) { s.src.Client.Timeout, g.PageSize = 0, 9000 })
 	gr.graph.SetGroups(aliceOID, securityGroups(claims.MaxValues+1)...)

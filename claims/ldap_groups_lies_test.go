@@ -194,6 +194,9 @@ func TestRangesAreReadToTheirEnd(t *testing.T) { // LD-09
 
 // A group of a page too many, and one whose memberOf comes in ranges.
 func TestPagesAndRangesAbove(t *testing.T) { // LD-09
+	if testing.Short() {
+		t.Skip("takes many times as long under the race detector")
+	}
 	t.Parallel()
 	r := newGroupsRig(t, claimstest.DirectoryOptions{AD: true}, nested)
 	var all []claimstest.Entry

@@ -303,6 +303,9 @@ func TestDepthIsBounded(t *testing.T) { // LD-08
 }
 
 func TestManyGroups(t *testing.T) { // LD-08
+	if testing.Short() {
+		t.Skip("takes many times as long under the race detector")
+	}
 	oneByOne(t, func(t *testing.T, r *groupsRig, extra []string) {
 		n := 10_000
 		switch {
@@ -337,6 +340,9 @@ func TestManyGroups(t *testing.T) { // LD-08
 // 2,000 groups, nested ten deep: 200 chains. What takes longer than a login may
 // would be unknown.
 func TestDeepAndManyGroupsTakeBoundedTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many times as long under the race detector")
+	}
 	oneByOne(t, func(t *testing.T, r *groupsRig, extra []string) {
 		var all []claimstest.Entry
 		for i := range 200 {

@@ -157,6 +157,9 @@ func TestLogoutFormShapes(t *testing.T) {
 // SM-14: a few kilobytes that stand for gigabytes cost neither time nor memory,
 // whoever signed them.
 func TestLogoutDeflateBomb(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many times as long under the race detector")
+	}
 	r := newRig(t)
 	_, l := r.signedIn(t)
 	bomb := func([]byte) []byte {

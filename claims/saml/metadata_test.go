@@ -240,6 +240,9 @@ func (r *endless) Read(p []byte) (int, error) {
 // SM-23: what is read has an end, however it is cut into pieces, and is not
 // kept meanwhile.
 func TestMetadataOfAnyLengthEnds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many times as long under the race detector")
+	}
 	t.Parallel()
 	small := strings.Repeat(" ", 500_000) + `<md:EntityDescriptor entityID="urn:x"/>`
 	in := &endless{entity: []byte(small)}
