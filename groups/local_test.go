@@ -136,6 +136,9 @@ func TestLocalUserSignsIn(t *testing.T) {
 
 // LD-15 for local users, and what must not be taken for somebody's name.
 func TestSpellingsOfALocalUser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many times as long under the race detector")
+	}
 	t.Parallel()
 	h := newHouse(t, withLocal)
 	h.local("alice")
@@ -155,6 +158,9 @@ func TestSpellingsOfALocalUser(t *testing.T) {
 
 // LD-03 and wrong passwords: each is one and the same error.
 func TestWrongPasswordOfALocalUser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many times as long under the race detector")
+	}
 	t.Parallel()
 	h := newHouse(t, withLocal)
 	a := h.local("alice")
@@ -202,6 +208,9 @@ func TestAttemptsAtALocalUser(t *testing.T) {
 // LD-13: nobody's name takes as long as somebody's. The least of several tries
 // is what the code takes; the rest is what else the machine does.
 func TestUnknownLocalUserTakesAsLong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many times as long under the race detector")
+	}
 	h := newHouse(t, withLocal)
 	h.local("alice")
 	least := map[string]time.Duration{"alice": time.Hour, "nobody": time.Hour}
