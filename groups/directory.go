@@ -55,6 +55,7 @@ type Directory struct {
 
 	holders holdersCache
 	active  activeCount
+	summary seenCache
 	soon    trail
 	Stats   Stats
 }

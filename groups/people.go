@@ -347,13 +347,8 @@ func (d *Directory) PutRule(ctx context.Context, r Rule, actor string) (*Rule, e
 	if _, err := Compile([]Rule{r}); err != nil {
 		return nil, err
 	}
-	if r.Source != "" {
-		switch src := d.state.Load().sources[r.Source]; {
-		case src == nil:
-			return nil, &RuleError{0, "source", fmt.Errorf("there is no source %q", r.Source)}
-		case src.Local != nil:
-			return nil, &RuleError{0, "source", fmt.Errorf("%q has local users, whose groups no rule grants", r.Source)}
-		}
+	if err := d.state.Load().checkSource(r.Source); err != nil {
+		return nil, err
 	}
 	err := d.changeRules(ctx, func(stored []Rule) ([]Rule, error) {
 		i := slices.IndexFunc(stored, func(o Rule) bool { return o.ID == r.ID })
@@ -373,6 +368,20 @@ func (d *Directory) PutRule(ctx context.Context, r Rule, actor string) (*Rule, e
 		}
 	}
 	return nil, ErrNotFound
+}
+
+// checkSource looks at the source of a rule; "" is any.
+func (st *state) checkSource(name string) error {
+	if name == "" {
+		return nil
+	}
+	switch src := st.sources[name]; {
+	case src == nil:
+		return &RuleError{0, "source", fmt.Errorf("there is no source %q", name)}
+	case src.Local != nil:
+		return &RuleError{0, "source", fmt.Errorf("%q has local users, whose groups no rule grants", name)}
+	}
+	return nil
 }
 
 // DeleteRule takes a rule of the store away, and evaluates everybody. A rule

@@ -100,13 +100,13 @@ func TestLoginAgainChangesOnlyTheSession(t *testing.T) {
 	h := newHouse(t, func(s *groups.Settings) { s.Targets = []string{"wiki"} })
 	h.mustLogin("s", "1", 0, groupsOf("alice", "eng"))
 	db := h.file()
-	before := dump(t, db, "events", "logins", "sessions", "identities")
+	before := dump(t, db, "events", "tallies", "logins", "sessions", "identities")
 	h.told()
 	out := h.mustLogin("s", "1", 1, groupsOf("alice", "eng"))
 	if out.Created || out.Change != nil {
 		t.Errorf("the second login did something: %+v", out)
 	}
-	if after := dump(t, db, "events", "logins", "sessions", "identities"); after != before {
+	if after := dump(t, db, "events", "tallies", "logins", "sessions", "identities"); after != before {
 		t.Errorf("rows changed:\n%s\n%s", before, after)
 	}
 	if got := h.kinds(groups.EventQuery{}); got != "user_created sync sign_in sign_in" {

@@ -68,17 +68,32 @@ type Reader interface {
 	// Groups lists groups by name, with their numbers of members. Query
 	// matches a part of the name, ASCII case not told apart.
 	Groups(ctx context.Context, query, after string, limit int) ([]Group, error)
+	// FindGroups lists groups by name, or those with the most members first.
+	FindGroups(ctx context.Context, q GroupQuery) ([]Group, error)
+	// GroupFacts answers what lists show of those of the names that are groups.
+	GroupFacts(ctx context.Context, names []string) (map[string]GroupFacts, error)
+	// CountGroups counts the groups of each control.
+	CountGroups(ctx context.Context) (map[Control]int, error)
 	// Controls answers the control of those of the names that are groups.
 	Controls(ctx context.Context, names []string) (map[string]Control, error)
 	// Members lists a group's members by user id: each user with the one
 	// membership.
 	Members(ctx context.Context, group string, after UserID, limit int) ([]Member, error)
+	// FindMembers is Members by user name.
+	FindMembers(ctx context.Context, q MemberQuery) ([]Member, error)
+	// CountMembersAmong counts those of the users who are in a group.
+	CountMembersAmong(ctx context.Context, group string, users []UserID) (int, error)
 
 	// Rules lists the rules made in the console or by the API, by id.
 	Rules(ctx context.Context) ([]Rule, error)
 
 	// Events lists the audit trail, newest first.
 	Events(ctx context.Context, q EventQuery) ([]Event, error)
+	// Tally counts the audit trail in so many steps of time: from the full hour
+	// that from is in, each of them whole hours long. What did not happen is
+	// left out; the rest comes by time, kind and source. It does not read the
+	// events.
+	Tally(ctx context.Context, from time.Time, step time.Duration, steps int) ([]Tally, error)
 	// Outbox lists waiting work in the order it was written.
 	Outbox(ctx context.Context, limit int) ([]Work, error)
 
@@ -101,6 +116,32 @@ type Member struct {
 	Membership Membership
 }
 
+// GroupQuery picks groups; zero fields do not filter.
+type GroupQuery struct {
+	Query     string // a part of the name, ASCII case not told apart
+	Control   Control
+	ByMembers bool // most members first, then by name
+	// After is the name of the group before, AfterMembers its number of members
+	// when they are listed by that.
+	After        string
+	AfterMembers int
+	Limit        int
+}
+
+// GroupFacts is what is known of a group beside itself.
+type GroupFacts struct {
+	Rules   []string  // ids of the rules by which somebody is a member now, sorted
+	Changed time.Time // of the newest event of the group, as EventQuery.Group finds it; zero when there is none
+}
+
+// MemberQuery picks members of a group, by user name.
+type MemberQuery struct {
+	Group string
+	Query string // a part of user name, e-mail address or display name, as in Users
+	After string // user name of the member before
+	Limit int
+}
+
 // EventQuery filters the audit trail; zero fields do not filter.
 type EventQuery struct {
 	Kind    string
@@ -108,10 +149,21 @@ type EventQuery struct {
 	Group   string // events of the group and syncs that changed it
 	Source  string
 	Request string
+	Skipped bool // only syncs that skipped a group
+	Held    bool // only syncs that the guard kept from taking a group away
 	From    time.Time
 	To      time.Time
 	Before  int64 // only events with a smaller id
 	Limit   int
+}
+
+// Tally is how many events of a kind and a source there were in a step of
+// time that began at At.
+type Tally struct {
+	At             time.Time
+	Kind, Source   string
+	Events         int
+	Added, Removed int // memberships, by syncs
 }
 
 // Tx is one write transaction. Its reads see its writes. It belongs to one

@@ -45,6 +45,8 @@ var groupPromises = map[string]func(*testing.T, groups.Store){
 		}
 		same(t, "members", counts, map[string]int{"B": 0, "Team-y": 0, "a": 2, "b": 1, "team-x": 0})
 	},
+	"FindGroups filters, and lists by members":                    testFindGroups,
+	"GroupFacts says which rules grant, and when a group changed": testGroupFacts,
 	"Controls answers for groups only, and none for none": func(t *testing.T, s groups.Store) {
 		addGroups(t, s, "a", "b")
 		for _, names := range [][]string{nil, {}, {"x"}, {"x", "a", "a"}} {
@@ -288,6 +290,22 @@ var memberships = map[string]func(*testing.T, groups.Store){
 		same(t, "end", page(ids[3], 2), []string(nil))
 		_, err := s.Members(t.Context(), "x", 0, 10)
 		isErr(t, "Members", err, groups.ErrNotFound)
+	},
+	"FindMembers pages by user name and searches": testFindMembers,
+	"CountMembersAmong counts each member once": func(t *testing.T, s groups.Store) {
+		addGroups(t, s, "g", "h")
+		ids := addUsers(t, s, "alice", "bob", "carl", "dora")
+		give(t, s, ids[0], grant("g", "s", "r1"), grant("g", "s", "r2"))
+		give(t, s, ids[1], grant("h", "s", "r"))
+		update(t, s, func(ctx context.Context, tx groups.Tx) error {
+			return tx.AddManual(ctx, []groups.UserID{ids[0], ids[2]}, "g", "root", noon)
+		})
+		count := must[int](t)
+		same(t, "all", count(s.CountMembersAmong(t.Context(), "g", append(ids, ids[0], 1<<40))), 2)
+		same(t, "some", count(s.CountMembersAmong(t.Context(), "g", ids[1:3])), 1)
+		same(t, "none", count(s.CountMembersAmong(t.Context(), "g", nil)), 0)
+		_, err := s.CountMembersAmong(t.Context(), "x", ids)
+		isErr(t, "CountMembersAmong", err, groups.ErrNotFound)
 	},
 	"EachMembership gives every member once, whole": func(t *testing.T, s groups.Store) {
 		addGroups(t, s, "a", "b")

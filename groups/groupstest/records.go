@@ -225,7 +225,9 @@ var records = map[string]func(*testing.T, groups.Store){
 			t.Error("an event has no time")
 		}
 	},
-	"events are found by every field, newest first": testEvents,
+	"events are found by every field, newest first":                           testEvents,
+	"events are found by their time, whatever the order they were written in": testEventTimes,
+	"events are counted by steps of time":                                     testTally,
 	"the outbox keeps its order": func(t *testing.T, s groups.Store) {
 		update(t, s, func(ctx context.Context, tx groups.Tx) error {
 			for i := range 5 {
@@ -294,6 +296,17 @@ func testEvents(t *testing.T, s groups.Store) {
 		"to":              {groups.EventQuery{To: noon.Add(1 * time.Second)}, []int{0}},
 		"several at once": {groups.EventQuery{Group: "g", Source: "s", User: 1, From: noon, To: noon.Add(time.Minute)}, []int{3, 0}},
 		"nothing":         {groups.EventQuery{Kind: "a", Request: "q9"}, nil},
+		"kind and source": {groups.EventQuery{Kind: "sync", Source: "s"}, []int{4, 3, 2}},
+		"group of a user": {groups.EventQuery{Group: "g", User: 2}, []int{2}},
+		"group, request":  {groups.EventQuery{Group: "g", Request: "q1"}, []int{0}},
+		"group and time":  {groups.EventQuery{Group: "g", To: noon.Add(3 * time.Second)}, []int{2, 0}},
+		"held":            {groups.EventQuery{Held: true}, []int{4}},
+		"held, group":     {groups.EventQuery{Held: true, Group: "g"}, nil}, // who is in it did not change
+		"skipped":         {groups.EventQuery{Skipped: true, From: noon}, []int{4}},
+		"held, user":      {groups.EventQuery{Held: true, User: 2}, nil},
+		"time of a kind":  {groups.EventQuery{Kind: "a", From: noon.Add(1 * time.Second), To: noon.Add(time.Hour)}, []int{1}},
+		"before any":      {groups.EventQuery{To: noon.Add(-48 * time.Hour)}, nil},
+		"after all":       {groups.EventQuery{From: noon.Add(48 * time.Hour)}, nil},
 	} {
 		var want []groups.Event
 		for _, i := range q.want {
@@ -301,4 +314,51 @@ func testEvents(t *testing.T, s groups.Store) {
 		}
 		same(t, name, must[[]groups.Event](t)(s.Events(t.Context(), q.q)), want)
 	}
+}
+
+// Clocks are set back, and some events are written later than they happened.
+func testEventTimes(t *testing.T, s groups.Store) {
+	for _, hours := range []int{5, 1, 30, 2, 1, -7} {
+		update(t, s, func(ctx context.Context, tx groups.Tx) error {
+			return tx.AddEvents(ctx, groups.Event{Kind: "k", Source: "s", At: noon.Add(time.Duration(hours) * time.Hour)})
+		})
+	}
+	hour := func(h int) time.Time { return noon.Add(time.Duration(h) * time.Hour) }
+	for _, tc := range []struct{ from, to, want int }{{1, 2, 2}, {1, 6, 4}, {-100, 100, 6}, {2, 3, 1}, {6, 30, 0}, {6, 31, 1}, {-8, 1, 1}} {
+		for _, q := range []groups.EventQuery{{}, {Kind: "k"}, {Source: "s"}, {Kind: "k", Source: "s"}} {
+			q.From, q.To = hour(tc.from), hour(tc.to)
+			if got := must[[]groups.Event](t)(s.Events(t.Context(), q)); len(got) != tc.want {
+				t.Errorf("%+v: %d events, want %d", q, len(got), tc.want)
+			}
+		}
+	}
+}
+
+func testTally(t *testing.T, s groups.Store) {
+	same(t, "nothing", must[[]groups.Tally](t)(s.Tally(t.Context(), noon, time.Hour, 24)), []groups.Tally{})
+	change := &groups.Change{Added: []string{"a", "b"}, Removed: []string{"c"}, Held: []string{"d"}}
+	update(t, s, func(ctx context.Context, tx groups.Tx) error {
+		return tx.AddEvents(ctx,
+			groups.Event{Kind: "sync", Source: "s", At: noon.Add(-time.Hour), Change: change},
+			groups.Event{Kind: "sync", Source: "s", At: noon, Change: change},
+			groups.Event{Kind: "sync", Source: "s", At: noon.Add(time.Minute), Change: change},
+			groups.Event{Kind: "sync", Source: "t", At: noon.Add(time.Minute)},
+			groups.Event{Kind: "a", At: noon.Add(2 * time.Hour)},
+			groups.Event{Kind: "a", At: noon.Add(25 * time.Hour)},
+		)
+	})
+	begin := noon.Truncate(time.Hour)
+	first := groups.Tally{At: begin, Kind: "sync", Source: "s", Events: 2, Added: 4, Removed: 2}
+	other := groups.Tally{At: begin, Kind: "sync", Source: "t", Events: 1}
+	same(t, "by the hour", must[[]groups.Tally](t)(s.Tally(t.Context(), noon, time.Hour, 3)),
+		[]groups.Tally{first, other, {At: begin.Add(2 * time.Hour), Kind: "a", Events: 1}})
+	same(t, "its end is not part of it", must[[]groups.Tally](t)(s.Tally(t.Context(), noon, time.Hour, 2)), []groups.Tally{first, other})
+	same(t, "by the day", must[[]groups.Tally](t)(s.Tally(t.Context(), noon, 24*time.Hour, 2)),
+		[]groups.Tally{{At: begin, Kind: "a", Events: 1}, first, other, {At: begin.Add(24 * time.Hour), Kind: "a", Events: 1}})
+	// What did not happen is not counted.
+	gone := errors.New("gone")
+	refused(t, s, gone, func(ctx context.Context, tx groups.Tx) error {
+		return errors.Join(tx.AddEvents(ctx, groups.Event{Kind: "a", At: noon}), gone)
+	})
+	same(t, "a transaction that was given up", must[[]groups.Tally](t)(s.Tally(t.Context(), noon, time.Hour, 1)), []groups.Tally{first, other})
 }

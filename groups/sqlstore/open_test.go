@@ -43,7 +43,7 @@ func TestOpenRefuses(t *testing.T) {
 		at("text.db/groupgate.db"): "is not a folder",
 		at("text.db"):              "not a database",
 		at("folder.db"):            "not a regular file",
-		at("newer.db"):             "version 9999, this program knows versions up to 3",
+		at("newer.db"):             "version 9999, this program knows versions up to 4",
 		at("foreign.db"):           "another application",
 	} {
 		s, err := sqlstore.OpenSQLite(t.Context(), path, sqlstore.Options{})
@@ -133,7 +133,7 @@ func TestStartTogetherMigratesOnce(t *testing.T) {
 		}
 		wg.Wait()
 		var n int
-		if err := raw(t, path).QueryRow("select count(*) from goose_db_version where version_id > 0").Scan(&n); err != nil || n != 3 {
+		if err := raw(t, path).QueryRow("select count(*) from goose_db_version where version_id > 0").Scan(&n); err != nil || n != 4 {
 			t.Fatalf("%d migrations noted, %v", n, err)
 		}
 	}

@@ -8,11 +8,12 @@ import (
 	"github.com/groupgate/groupgate/groups"
 )
 
-// Most groups have one reason and nobody by hand: then members are rows, and
-// need no comparing.
+// Most groups have one reason and nobody by hand, or people by hand alone: then
+// members are rows, and need no comparing.
 const groupColumns = `g.name, g.control, g.description, g.created,
 	case when (select count(*) from reasons where group_id = g.id) < 2 and not exists (select 1 from manual where group_id = g.id)
 	then (select count(*) from grants where reason_id = (select id from reasons where group_id = g.id))
+	when not exists (select 1 from reasons where group_id = g.id) then (select count(*) from manual where group_id = g.id)
 	else (select count(*) from (
 		select user_id from grants where reason_id in (select id from reasons where group_id = g.id)
 		union select user_id from manual where group_id = g.id)) end`
@@ -31,8 +32,23 @@ func (r reader) Group(ctx context.Context, name string) (*groups.Group, error) {
 
 // Groups lists groups by name.
 func (r reader) Groups(ctx context.Context, query, after string, limit int) ([]groups.Group, error) {
-	return list(ctx, r.q, "groups", scanGroup, `select `+groupColumns+` from groups g
-		where g.name > $1 and ($2 = '' or instr(lower(g.name), $2) > 0) order by g.name limit $3`, after, fold(query), limitOf(limit))
+	return r.FindGroups(ctx, groups.GroupQuery{Query: query, After: after, Limit: limit})
+}
+
+// CountGroups counts the groups of each control.
+func (r reader) CountGroups(ctx context.Context) (map[groups.Control]int, error) {
+	out := map[groups.Control]int{}
+	err := each(ctx, r.q, func(r *rows) error {
+		var control groups.Control
+		var n int
+		err := r.Scan(&control, &n)
+		out[control] = n
+		return err
+	}, `select control, count(*) from groups group by control`)
+	if err != nil {
+		return nil, failed("count groups", err)
+	}
+	return out, nil
 }
 
 // Controls answers the control of those names that are groups.
@@ -242,9 +258,21 @@ func (r reader) Members(ctx context.Context, group string, after groups.UserID, 
 	if err != nil {
 		return nil, err
 	}
+	return r.membersOf(ctx, "members", `
+			select user_id from grants where reason_id in (select id from reasons where group_id = $1) and user_id > $2
+			union
+			select user_id from manual where group_id = $1 and user_id > $2
+			order by user_id limit $3`, *id, int64(after), limitOf(limit))
+}
+
+// membersOf reads the members whose ids a statement selects, by id. The
+// statement's first argument is the group's number. "cross join" keeps the
+// order: SQLite does not know that a page is short, and would begin with all of
+// the group.
+func (r reader) membersOf(ctx context.Context, step, page string, args ...any) ([]groups.Member, error) {
 	var out []groups.Member
 	var reasons [][]held
-	err = each(ctx, r.q, func(r *rows) error {
+	err := each(ctx, r.q, func(r *rows) error {
 		var u groups.User
 		var why held
 		var created int64
@@ -258,20 +286,17 @@ func (r reader) Members(ctx context.Context, group string, after groups.UserID, 
 		}
 		reasons[len(reasons)-1] = append(reasons[len(reasons)-1], why)
 		return nil
-	}, `with page (user_id) as (
-			select user_id from grants where reason_id in (select id from reasons where group_id = $1) and user_id > $2
-			union
-			select user_id from manual where group_id = $1 and user_id > $2
-			order by user_id limit $3)
+	}, `with page (user_id) as (`+page+`)
 		select `+userColumns+`, `+grantReason+`
-		from page p join users u on u.id = p.user_id join reasons r on r.group_id = $1
-			join grants h on h.user_id = p.user_id and h.reason_id = r.id join groups g on g.id = $1
+		from page p cross join users u on u.id = p.user_id cross join groups g on g.id = $1 cross join reasons r on r.group_id = $1
+			cross join grants h on h.user_id = p.user_id and h.reason_id = r.id
 		union all
 		select `+userColumns+`, `+manualReason+`
-		from page p join users u on u.id = p.user_id join manual m on m.user_id = p.user_id and m.group_id = $1 join groups g on g.id = $1
-		order by 1`, *id, int64(after), limitOf(limit))
+		from page p cross join users u on u.id = p.user_id cross join groups g on g.id = $1
+			cross join manual m on m.user_id = p.user_id and m.group_id = $1
+		order by 1`, args...)
 	if err != nil {
-		return nil, failed("members", err)
+		return nil, failed(step, err)
 	}
 	for i := range out {
 		out[i].Membership = membershipsOf(reasons[i])[0]
