@@ -95,6 +95,8 @@ func (c *checker) addresses() {
 			c.fault("admin.listen", "is the public listener (listen): the console must have its own")
 		}
 	}
+	c.blanks("admin.groups", cfg.Admin.Groups)
+	c.repeated("admin.groups", cfg.Admin.Groups)
 	c.empty("store.sqlite", cfg.Store.SQLite, "")
 	c.publicURL()
 	c.prefix()

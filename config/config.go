@@ -73,11 +73,12 @@ type IdentityConfig struct {
 	groups.LinkConfig `yaml:",inline"`
 }
 
-// AdminConfig is "admin": the listener for people who run groupgate.
+// AdminConfig is "admin": the listener for people who run groupgate, and who
+// may use its console on the public host.
 type AdminConfig struct {
-	Listen string `yaml:"listen"`
-	Token  string `yaml:"token" secret:"true"` // generated when empty
-	Groups any    `yaml:"groups" later:"the console on the public host"`
+	Listen string   `yaml:"listen"`
+	Token  string   `yaml:"token" secret:"true"` // generated when empty
+	Groups []string `yaml:"groups"`              // whose members may use the console at PREFIX/admin/; nobody when empty
 }
 
 // LogConfig is "log".

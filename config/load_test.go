@@ -360,8 +360,8 @@ func FuzzLoad(f *testing.F) {
 func TestEmptyListOfAPartThatIsNotThereYet(t *testing.T) {
 	t.Parallel()
 	for text, fault := range map[string]bool{
-		"targets: []\n": false, "targets:\n": false, "admin: {groups: []}\n": false,
-		"targets: [{name: x}]\n": true, "admin: {groups: [admins]}\n": true,
+		"targets: []\n": false, "targets:\n": false, "store: {postgres: }\n": false,
+		"targets: [{name: x}]\n": true, "store: {postgres: x}\n": true,
 	} {
 		_, err := loadText(t, minimal+text)
 		if (err != nil) != fault {

@@ -14,6 +14,9 @@
 //  5. forward    Strip, set, stream (headers.go, forward.go).
 //
 // PREFIX/auth is steps 2 to 4 with the header set written on the answer.
+// PREFIX/admin is the administrator's console (console.go), which somebody else
+// makes: on the public host, for members of groups that the settings name, who
+// are looked at anew with each request.
 //
 // # The trust boundary
 //

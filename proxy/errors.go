@@ -182,6 +182,9 @@ func (p *Proxy) writeAnswer(x *exchange, r *http.Request, a answer, asPage bool)
 			// Back-Channel Logout 1.0 section 2.8).
 			body["error_description"] = body["message"]
 		}
+		if a.code == "forbidden" && x.console {
+			body["groups"] = x.site.set.ConsoleGroups // one of them is needed
+		}
 		if a.status == http.StatusUnauthorized && x.site != nil {
 			body["sign_in"] = x.site.public + x.site.prefix + "/sign_in"
 		}

@@ -49,6 +49,9 @@ func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
 			allowed, methods = slices.Contains(strings.Split(takes, ", "), r.Method), takes
 		}
 	}
+	if endpoint == consoleEndpoint || strings.HasPrefix(endpoint, consoleEndpoint+"/") {
+		serve, allowed = p.console, true
+	}
 	switch {
 	case serve == nil:
 		p.fail(x, r, errNotFound)

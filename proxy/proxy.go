@@ -193,12 +193,14 @@ type exchange struct {
 	status               int
 	bytes                int64
 	err                  error
-	source               string // of the login under way, for the audit trail
-	noted                bool   // the audit trail knows of this request's fault
-	posted               bool   // by a form in a browser, ours or another site's
-	last                 bool   // of its connection, see lastRequest
-	limited              bool   // see limitBody
-	basic                bool   // it brought a password, which decides alone
+	source               string        // of the login under way, for the audit trail
+	noted                bool          // the audit trail knows of this request's fault
+	posted               bool          // by a form in a browser, ours or another site's
+	last                 bool          // of its connection, see lastRequest
+	limited              bool          // see limitBody
+	console              bool          // it is the console that was asked for
+	within               time.Duration // what limits are, when not ownLimit
+	basic                bool          // it brought a password, which decides alone
 	traced
 }
 
@@ -259,7 +261,7 @@ func (x *exchange) reset() {
 	x.proxy.Transport, x.live = nil, nil
 	x.source, x.noted, x.posted = "", false, false
 	x.upstreamBegan, x.upstreamStatus, x.traced = time.Time{}, 0, traced{}
-	x.limited, x.basic = false, false
+	x.limited, x.basic, x.console, x.within = false, false, false, 0
 }
 
 // walk is the five steps.
@@ -277,6 +279,11 @@ func (p *Proxy) walk(x *exchange, r *http.Request) {
 	}
 	if r.ProtoMajor == 2 && !clearHTTP2(r) {
 		p.fail(x, r, errQuery)
+		return
+	}
+	if s.namesConsole(r.URL) {
+		x.own, x.endpoint = true, consoleEndpoint
+		p.serveOwn(x, r, consoleEndpoint)
 		return
 	}
 	path, others, err := readings(r.URL)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ func (x *exchange) limitBody(r *http.Request) {
 	if r.ContentLength != 0 && !x.limited {
 		x.limited = true
 		// Not supported by a test's recorder, which needs none.
-		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now().Add(ownLimit))
+		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now().Add(cmp.Or(x.within, ownLimit)))
 	}
 }
 
@@ -32,7 +33,7 @@ func (x *exchange) limitBody(r *http.Request) {
 // read, or opens no window (HTTP/2), would hold it for ever. net/http takes the
 // limit off the connection before its next request.
 func (x *exchange) limitAnswer() {
-	_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(time.Now().Add(ownLimit))
+	_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(time.Now().Add(cmp.Or(x.within, ownLimit)))
 }
 
 // lastRequest reports whether the connection ends with a request, because

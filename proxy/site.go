@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -27,6 +28,11 @@ type Settings struct {
 	Sources        []SourceEntry
 	Signer         *Signer      // nil without an assertion header
 	Tracer         trace.Tracer // nil: nothing is traced, and a client's trace passes through
+	// Console serves PREFIX/admin on the public host for members of one of
+	// ConsoleGroups, for which the proxy has looked at that very request. by is
+	// their user name. Without groups there is none.
+	Console       func(w http.ResponseWriter, r *http.Request, by string)
+	ConsoleGroups []string
 }
 
 // SourceEntry is a source with what the chooser shows of it.

@@ -164,6 +164,9 @@ func ownName(endpoint string) string {
 	case "/sign_in", "/start", "/handover", "/sign_out", "/auth", "/auth/redirect", "/userinfo", "/password", "/jwks.json":
 		return endpoint
 	}
+	if endpoint == consoleEndpoint || strings.HasPrefix(endpoint, consoleEndpoint+"/") {
+		return consoleEndpoint
+	}
 	for _, of := range []string{"/callback/", "/backchannel/", "/frontchannel/", "/login/", "/saml/"} {
 		if strings.HasPrefix(endpoint, of) {
 			return of + "SOURCE"

@@ -390,6 +390,8 @@ func TestNamesOfSpansAreOurs(t *testing.T) {
 		{"GET", "/_auth/auth/redirect", nil, "GET own:/auth/redirect [error.type=unauthenticated request.method=GET response.status_code=401 route=/_auth/auth/redirect]"},
 		{"GET", "/_auth/jwks.json", nil, "GET own:/jwks.json [request.method=GET response.status_code=200 route=/_auth/jwks.json]"},
 		{"GET", "/_auth/sign_out", nil, "GET own:/sign_out [request.method=GET response.status_code=200 route=/_auth/sign_out]"},
+		{"GET", "/_auth/admin/groups/made-up", nil, "GET own:/admin [error.type=not_found request.method=GET response.status_code=404 route=/_auth/admin]"},
+		{"GET", "/_auth/administration", nil, "GET own:/ [error.type=not_found request.method=GET response.status_code=404 route=/_auth/]"},
 		{"GET", "/_auth/handover", nil, "GET own:/handover [error.type=not_found request.method=GET response.status_code=404 route=/_auth/handover]"},
 	} {
 		r.do(tt.method, tt.path, tt.edit)
