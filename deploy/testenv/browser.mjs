@@ -1,6 +1,11 @@
 // Drives Chromium through a scenario and says what it saw.
 //
 //   node browser.mjs < scenario.json
+//   node browser.mjs live
+//
+// Live, the first line is the scenario without steps, and each line after it is
+// a step, which is answered by a line of its own: {"value":...}, or {"error":...}.
+// The end of the input ends it.
 //
 // The scenario is {"width","height","scheme":"light|dark","locale":"de-DE",
 // "pages":["http://..."],"own":["http://..."],"steps":[...]}. Requests go to origins in "own" or in
@@ -21,18 +26,43 @@
 //   {"tab": SELECTOR}                   press Tab until it has the focus
 //   {"type": TEXT}                      with the keyboard, where the focus is
 //   {"press": KEY}                      and, after Enter, wait for the page it leads to
+//   {"key": KEY}                        and wait for nothing
+//   {"choose": SELECTOR, "value": TEXT} of a select
+//   {"check": SELECTOR, "on": true}
+//   {"upload": SELECTOR, "file": FILE}
+//   {"download": SELECTOR, "to": FILE}  click, and keep what comes
+//   {"see": SELECTOR}, {"gone": SELECTOR}
+//                                       wait until it is visible, or nowhere
+//   {"read": SELECTOR}                  the visible texts, a list
+//   {"values": SELECTOR}                what fields hold, a list
+//   {"attribute": NAME, "of": SELECTOR} a list
+//   {"focus": true}                     what has the focus, as "tabs" says it
+//   {"where": true}                     the page's address
+//   {"look": NAME}                      "measure" and "axe" in one, answered at once
+//
+// "refusals": true takes the API's answers of 4xx as what is meant to happen, and
+// those about the console's icon, which the browser asks for when it likes.
 //
 // It prints {"measures":{...},"axe":{...},"tabs":{...},"console":[...],"foreign":[...],"error":"..."}:
 // what watched pages wrote to the console as a warning or an error (a breach of
 // the Content-Security-Policy is one), and what they asked of other origins.
 import process from 'node:process';
+import { createInterface } from 'node:readline';
 import { AxeBuilder } from '@axe-core/playwright';
 import { chromium } from 'playwright-core';
 
+const live = process.argv[2] === 'live';
+const lines = createInterface({ input: process.stdin, crlfDelay: Infinity })[Symbol.asyncIterator]();
 let input = '';
-for await (const chunk of process.stdin) input += chunk;
+if (live) {
+  input = (await lines.next()).value;
+} else {
+  for await (const line of lines) input += line;
+}
 const scenario = JSON.parse(input);
 const seen = { measures: {}, axe: {}, tabs: {}, console: [], foreign: [] };
+const visited = new Set(); // addresses of pages
+const noted = []; // on the console, each with the address that could not be loaded
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
@@ -80,9 +110,17 @@ const focused = () => {
 };
 
 // Everything axe-core knows, and the size of targets (WCAG 2.2, 2.5.8), which
-// it leaves out unless asked.
+// it leaves out unless asked. It does not know that nothing behind a modal
+// dialog shows through: that is hidden meanwhile.
 async function axe(page) {
+  const behind = (shown) => {
+    const dialog = document.querySelector('dialog:modal');
+    if (dialog) document.body.style.visibility = shown ? '' : 'hidden';
+    if (dialog) dialog.style.visibility = shown ? '' : 'visible';
+  };
+  await page.evaluate(behind, false);
   const found = await new AxeBuilder({ page }).options({ rules: { 'target-size': { enabled: true } } }).analyze();
+  await page.evaluate(behind, true);
   const where = (v) => v.nodes.map((n) => `${v.id}: ${n.target.join(' ')}: ${n.failureSummary}`);
   return { violations: found.violations.flatMap(where), unsure: found.incomplete.flatMap(where), passes: found.passes.map((p) => p.id) };
 }
@@ -98,71 +136,125 @@ async function tabs(page) {
   return all;
 }
 
+// act does one step, and answers what it asks for.
+async function act(page, answer, step, fail) {
+  if (step.goto) {
+    await page.goto(step.goto, { waitUntil: 'load' });
+  } else if (step.fill) {
+    await page.fill(step.fill, step.value);
+  } else if (step.click) {
+    await page.click(step.click);
+    await page.waitForLoadState('load');
+  } else if (step.expect) {
+    await page.getByText(step.expect).first().waitFor({ state: 'visible' });
+  } else if (step.status) {
+    if (answer.status !== step.status) fail(`the status is ${answer.status}`);
+  } else if (step.url) {
+    await page.waitForURL((u) => u.href.includes(step.url));
+  } else if (step.shot) {
+    await page.screenshot({ path: step.shot, fullPage: true });
+  } else if (step.measure) {
+    seen.measures[step.measure] = await page.evaluate(measure);
+  } else if (step.size) {
+    await page.setViewportSize({ width: step.size[0], height: step.size[1] });
+  } else if (step.scheme) {
+    await page.emulateMedia({ colorScheme: step.scheme });
+  } else if (step.text) {
+    await page.evaluate((size) => { document.documentElement.style.fontSize = size; }, step.text);
+  } else if (step.axe) {
+    seen.axe[step.axe] = await axe(page);
+  } else if (step.tabs) {
+    seen.tabs[step.tabs] = await tabs(page);
+  } else if (step.tab) {
+    for (let n = 0; !(await page.evaluate((s) => document.activeElement.matches(s), step.tab)); n++) {
+      if (n === 50) fail('Tab does not reach it');
+      await page.keyboard.press('Tab');
+    }
+  } else if (step.type) {
+    await page.keyboard.type(step.type);
+  } else if (step.press) {
+    // Waiting begins before the key: the page may lead to its own address.
+    const left = step.press === 'Enter' ? page.waitForEvent('framenavigated') : undefined;
+    await page.keyboard.press(step.press);
+    await left;
+    await page.waitForLoadState('load');
+  } else if (step.key) {
+    await page.keyboard.press(step.key);
+  } else if (step.choose) {
+    await page.selectOption(step.choose, step.value);
+  } else if (step.check) {
+    await page.setChecked(step.check, step.on);
+  } else if (step.upload) {
+    await page.setInputFiles(step.upload, step.file);
+  } else if (step.download) {
+    const [file] = await Promise.all([page.waitForEvent('download'), page.click(step.download)]);
+    await file.saveAs(step.to);
+    return file.suggestedFilename();
+  } else if (step.see) {
+    await page.locator(step.see).first().waitFor({ state: 'visible' });
+  } else if (step.gone) {
+    await page.locator(`${step.gone} >> visible=true`).first().waitFor({ state: 'hidden' });
+  } else if (step.read) {
+    return page.locator(step.read).evaluateAll((all) => all.filter((e) => e.checkVisibility()).map((e) => e.innerText.trim()));
+  } else if (step.values) {
+    return page.locator(step.values).evaluateAll((all) => all.map((e) => e.value));
+  } else if (step.attribute) {
+    return page.locator(step.of).evaluateAll((all, name) => all.map((e) => e.getAttribute(name) ?? ''), step.attribute);
+  } else if (step.focus) {
+    return page.evaluate(focused);
+  } else if (step.where) {
+    return page.url();
+  } else if (step.look) {
+    return { measure: await page.evaluate(measure), axe: await axe(page) };
+  } else {
+    fail('unknown step');
+  }
+  return undefined;
+}
+
 async function run(page, answer) {
   for (const [i, step] of scenario.steps.entries()) {
-    const fail = (why) => { throw new Error(`step ${i + 1} ${JSON.stringify(step)}: ${why}; at ${page.url()}`); };
-    if (step.goto) {
-      await page.goto(step.goto, { waitUntil: 'load' });
-    } else if (step.fill) {
-      await page.fill(step.fill, step.value);
-    } else if (step.click) {
-      await page.click(step.click);
-      await page.waitForLoadState('load');
-    } else if (step.expect) {
-      await page.getByText(step.expect).first().waitFor({ state: 'visible' });
-    } else if (step.status) {
-      if (answer.status !== step.status) fail(`the status is ${answer.status}`);
-    } else if (step.url) {
-      await page.waitForURL((u) => u.href.includes(step.url));
-    } else if (step.shot) {
-      await page.screenshot({ path: step.shot, fullPage: true });
-    } else if (step.measure) {
-      seen.measures[step.measure] = await page.evaluate(measure);
-    } else if (step.size) {
-      await page.setViewportSize({ width: step.size[0], height: step.size[1] });
-    } else if (step.scheme) {
-      await page.emulateMedia({ colorScheme: step.scheme });
-    } else if (step.text) {
-      await page.evaluate((size) => { document.documentElement.style.fontSize = size; }, step.text);
-    } else if (step.axe) {
-      seen.axe[step.axe] = await axe(page);
-    } else if (step.tabs) {
-      seen.tabs[step.tabs] = await tabs(page);
-    } else if (step.tab) {
-      for (let n = 0; !(await page.evaluate((s) => document.activeElement.matches(s), step.tab)); n++) {
-        if (n === 50) fail('Tab does not reach it');
-        await page.keyboard.press('Tab');
+    await act(page, answer, step, (why) => { throw new Error(`step ${i + 1} ${JSON.stringify(step)}: ${why}; at ${page.url()}`); });
+  }
+}
+
+// converse does steps as they come. One that fails is answered, and the next
+// one may follow it. A page that was left while it was read is read again.
+async function converse(page, answer) {
+  for await (const line of lines) {
+    let said = { error: '' };
+    for (let tries = 0; tries < 5 && said.error !== undefined; tries++) {
+      try {
+        if (tries > 0) await page.waitForLoadState('load');
+        said = { value: await act(page, answer, JSON.parse(line), (why) => { throw new Error(why); }) };
+      } catch (err) {
+        said = { error: `${err.message}; at ${page.url()}` };
+        if (!/context was destroyed|because of a navigation/.test(err.message)) break;
       }
-    } else if (step.type) {
-      await page.keyboard.type(step.type);
-    } else if (step.press) {
-      // Waiting begins before the key: the page may lead to its own address.
-      const left = step.press === 'Enter' ? page.waitForEvent('framenavigated') : undefined;
-      await page.keyboard.press(step.press);
-      await left;
-      await page.waitForLoadState('load');
-    } else {
-      fail('unknown step');
     }
+    process.stdout.write(`${JSON.stringify(said)}\n`);
   }
 }
 
 try {
   const context = await browser.newContext({
     viewport: { width: scenario.width ?? 1280, height: scenario.height ?? 800 }, colorScheme: scenario.scheme ?? 'light',
-    locale: scenario.locale ?? 'en-US',
+    locale: scenario.locale ?? 'en-US', reducedMotion: live ? 'reduce' : 'no-preference',
   });
   const page = await context.newPage();
   page.setDefaultTimeout(scenario.timeout ?? 15000);
   const answer = { status: 0 };
   page.on('response', (r) => {
-    if (r.request().isNavigationRequest() && r.frame() === page.mainFrame()) answer.status = r.status();
+    if (r.request().isNavigationRequest() && r.frame() === page.mainFrame()) {
+      answer.status = r.status();
+      visited.add(r.url());
+    }
   });
   const watched = (url) => scenario.pages.some((p) => url === p || url.startsWith(`${p}/`));
   page.on('console', (m) => {
-    // The browser itself notes every page that answers with an error.
-    const own = m.text().startsWith('Failed to load resource') && m.location().url === page.url();
-    if (['error', 'warning'].includes(m.type()) && watched(page.url()) && !own) seen.console.push(`${page.url()}: ${m.text()}`);
+    const own = m.text().startsWith('Failed to load resource') ? m.location().url : '';
+    const refused = scenario.refusals && / status of 4\d\d /.test(m.text()) && /\/api\/v1\/|\/assets\/mark\.svg/.test(m.location().url);
+    if (['error', 'warning'].includes(m.type()) && watched(page.url()) && !refused) noted.push({ own, text: `${page.url()}: ${m.text()} ${m.location().url}`.trim() });
   });
   page.on('pageerror', (e) => seen.console.push(`${page.url()}: ${e.message}`));
   await context.route('**/*', (route) => {
@@ -172,10 +264,12 @@ try {
     if (r.isNavigationRequest() || watched(r.frame().url())) seen.foreign.push(r.url());
     return route.abort();
   });
-  await run(page, answer);
+  await (live ? converse : run)(page, answer);
 } catch (err) {
   seen.error = err.message;
 } finally {
   await browser.close();
 }
+// The browser notes every page that answers with an error, before it is there.
+seen.console.push(...noted.filter((n) => !visited.has(n.own)).map((n) => n.text));
 process.stdout.write(`${JSON.stringify(seen)}\n`);

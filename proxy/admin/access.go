@@ -36,6 +36,17 @@ func (s *Server) hostAllowed(hostport string) bool {
 	return s.hosts[host] || strings.HasSuffix(host, ".localhost") || !strings.Contains(host, ".")
 }
 
+// crossOrigin tells requests that another site's page may have sent. On the
+// public host it is a cookie that signs them, which the browser adds to whatever
+// a page next door sends: a request that would change something, and does not
+// say where it comes from, is refused there too.
+func (s *Server) crossOrigin(x *exchange) bool {
+	h := x.r.Header
+	mute := h.Get("Sec-Fetch-Site") == "" && h.Get("Origin") == ""
+	safe := x.r.Method == http.MethodGet || x.r.Method == http.MethodHead
+	return s.csrf.Check(x.r) != nil || x.from.public && mute && !safe
+}
+
 // authorize wants the token, or somebody who has signed in to the console. On
 // the public host the proxy has let the person in, and no header counts.
 func (s *Server) authorize(x *exchange) error {

@@ -57,12 +57,19 @@ type Options struct {
 	// groups.ErrNotFound.
 	RetryTarget func(ctx context.Context, name string) error
 
+	// Sessions counts those that a request could still use.
+	Sessions func(ctx context.Context) (int, error)
+
 	// Headers renders the header lines an upstream would get, or says why it
 	// would not be reached.
 	Headers func(*groups.View) (lines [][2]string, problem string)
 	// Person says who a statement's person is by the configured identity
 	// claims, for explain. What it leaves empty is taken from the directory.
 	Person func(*claims.Identity) groups.User
+
+	// ConsoleGroups are the groups whose members the caller lets into the
+	// console of the public host; nil: nobody's.
+	ConsoleGroups func() []string
 
 	Hosts []string // names this listener may be addressed by, beside the usual
 	Now   func() time.Time
@@ -75,6 +82,13 @@ type SourceStatus struct {
 	Kind    string `json:"kind"` // oidc, saml, ldap, local
 	Ready   bool   `json:"ready"`
 	Problem string `json:"problem,omitempty"`
+	// CertificateExpires and MetadataExpires are when what the source is
+	// trusted by runs out. Zero: it does not say, or nothing is known.
+	CertificateExpires time.Time `json:"certificate_expires,omitzero"`
+	MetadataExpires    time.Time `json:"metadata_expires,omitzero"`
+	// MetadataAge is how many seconds ago that was last read; nil: never, or
+	// there is nothing to read.
+	MetadataAge *int64 `json:"metadata_age,omitempty"`
 }
 
 // TargetStatus is a configured target as the API shows it.
@@ -99,7 +113,7 @@ type Server struct {
 
 	// A precondition (If-Match) is looked at and then acted on; between the
 	// two nobody else may write through this API.
-	groupWrites, ruleWrites sync.Mutex
+	groupWrites, ruleWrites, userWrites sync.Mutex
 
 	sessionsMu      sync.Mutex
 	consoleSessions map[[32]byte]*consoleSession
@@ -234,7 +248,7 @@ func (s *Server) serveAPI(x *exchange, path string) error {
 	if !x.from.public && !s.hostAllowed(x.r.Host) {
 		return errHost
 	}
-	if err := s.csrf.Check(x.r); err != nil {
+	if s.crossOrigin(x) {
 		return errCrossOrigin
 	}
 	if err := s.authorize(x); err != nil {

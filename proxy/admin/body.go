@@ -112,7 +112,7 @@ func (x *exchange) ok(v any) error {
 }
 
 func (x *exchange) created(location string, v any) error {
-	x.Header().Set("Location", location)
+	x.Header().Set("Location", x.from.base+location)
 	writeJSON(x, http.StatusCreated, "application/json", v)
 	return nil
 }
@@ -217,6 +217,17 @@ func timeParam(q url.Values, name string) (time.Time, error) {
 		return at, badRequest("%s is not a time like 2026-01-31T12:00:00Z (RFC 3339).", name)
 	}
 	return at, nil
+}
+
+// boolParam reads true or false; an absent one is false.
+func boolParam(q url.Values, name string) (bool, error) {
+	switch q.Get(name) {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	}
+	return false, badRequest("%s is true or false.", name)
 }
 
 // tag is a strong entity tag over the parts.

@@ -222,11 +222,12 @@ func (s *Server) login(x *exchange) error {
 		x.redirect(next)
 		return nil
 	default:
-		p := problemFor(err)
+		p, data := problemFor(err), loginData{Next: next, Wrong: true}
 		if p.Status == http.StatusTooManyRequests {
 			x.Header().Set(p.header[0], p.header[1])
+			data.Wait = p.header[1]
 		}
-		return s.render(x, p.Status, view{template: "login", title: "login.title", data: loginData{Next: next, Wrong: true, Wait: p.header[1]}})
+		return s.render(x, p.Status, view{template: "login", title: "login.title", data: data})
 	}
 }
 
@@ -269,7 +270,11 @@ func (s *Server) failPage(x *exchange, err error) {
 	if p.header[0] != "" {
 		x.Header().Set(p.header[0], p.header[1])
 	}
-	if err := s.render(x, p.Status, view{template: "fault", title: "fault.title", data: faultData{Status: p.Status, ID: x.id, Detail: p.Detail}}); err != nil {
+	data := faultData{Status: p.Status, ID: x.id, Detail: p.Detail}
+	if p == errNoPage {
+		data.Detail = "" // the page says so itself
+	}
+	if err := s.render(x, p.Status, view{template: "fault", title: "fault.title", data: data}); err != nil {
 		s.log.Error("page of the console not written", zap.String("request_id", x.id), zap.Error(err))
 		text(x, http.StatusInternalServerError, "The page cannot be shown.\n")
 	}

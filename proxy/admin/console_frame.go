@@ -126,6 +126,10 @@ func joined(parts []string) string {
 	return strings.Join(escaped, "/")
 }
 
+// SignOut is where the proxy signs people of the public host out. The console
+// is beside it.
+func (f *frame) SignOut() string { return strings.TrimSuffix(path.Dir(f.Base), "/") + "/sign_out" }
+
 // Asset is the address of an embedded file, which changes with its content.
 func (f *frame) Asset(name string) string {
 	return f.Base + "/assets/" + name + "?v=" + assetVersions[name]

@@ -1,3 +1,324 @@
 package admin
 
-func (s *Server) groupPages() []consoleRoute { return nil }
+import (
+	"cmp"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/groupgate/groupgate/groups"
+)
+
+func (s *Server) groupPages() []consoleRoute {
+	return []consoleRoute{
+		{pattern: "/groups", make: s.groupsPage},
+		{pattern: "/groups/{name}", make: s.groupPage},
+	}
+}
+
+// groupsData is a page of the list of groups.
+type groupsData struct {
+	Query       string
+	Control     groups.Control // that is asked for; empty: both
+	ByMembers   bool
+	Groups      []listedGroup
+	First, Next string
+}
+
+// Filtered reports whether something was looked for.
+func (d *groupsData) Filtered() bool { return d.Query != "" || d.Control != "" }
+
+type listedGroup struct {
+	groups.Group
+	Changed time.Time
+	Rules   int
+}
+
+// Sort is the query of the same list in an order.
+func (d *groupsData) Sort(f *frame, by string) string {
+	return f.With("query", d.Query, "control", string(d.Control), "sort", by)
+}
+
+// Values of the parameter "sort", and of the cursors that go with them.
+const (
+	byName    = ""
+	byMembers = "members"
+)
+
+func (s *Server) groupsPage(x *exchange) (*view, error) {
+	p, err := x.page("groups")
+	if err != nil {
+		return nil, err
+	}
+	q := groups.GroupQuery{Query: p.q.Get("query"), Control: groups.Control(p.q.Get("control")), After: p.after, Limit: p.limit + 1}
+	if q.Control != "" && controlFaults(q.Control) != nil {
+		return nil, badRequest("control is sso or manual.")
+	}
+	switch p.q.Get("sort") {
+	case byName:
+	case byMembers:
+		q.ByMembers = true
+		if p.after != "" {
+			members, name, _ := strings.Cut(p.after, ":")
+			if q.AfterMembers, err = strconv.Atoi(members); err != nil || name == "" {
+				return nil, p.badCursor()
+			}
+			q.After = name
+		}
+	default:
+		return nil, badRequest("sort is members, or is left out.")
+	}
+	found, err := s.dir.Store().FindGroups(x.r.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	here := cut(p, found, func(g groups.Group) string {
+		if q.ByMembers {
+			return strconv.Itoa(g.Members) + ":" + g.Name
+		}
+		return g.Name
+	})
+	d := groupsData{Query: q.Query, Control: q.Control, ByMembers: q.ByMembers}
+	if d.Groups, err = s.listedGroups(x, here.Items); err != nil {
+		return nil, err
+	}
+	address := func(after string) string {
+		return (&frame{}).With("query", d.Query, "control", string(d.Control), "sort", p.q.Get("sort"), "limit", p.q.Get("limit"), "after", after)
+	}
+	if p.after != "" {
+		d.First = address("")
+	}
+	if here.Next != "" {
+		d.Next = address(here.Next)
+	}
+	return &view{template: "groups", title: "groups.title", section: "groups", data: &d}, nil
+}
+
+func (s *Server) listedGroups(x *exchange, found []groups.Group) ([]listedGroup, error) {
+	names := make([]string, len(found))
+	for i := range found {
+		names[i] = found[i].Name
+	}
+	facts, err := s.dir.Store().GroupFacts(x.r.Context(), names)
+	if err != nil {
+		return nil, err
+	}
+	all := ruleIndexOf(s.dir.Rules())
+	out := make([]listedGroup, len(found))
+	for i, g := range found {
+		f := facts[g.Name]
+		out[i] = listedGroup{Group: g, Changed: lastChange(g, f), Rules: len(all.of(g.Name, f.Rules))}
+	}
+	return out, nil
+}
+
+// lastChange is when a group was made, for one that has no event.
+func lastChange(g groups.Group, f groups.GroupFacts) time.Time {
+	if f.Changed.IsZero() {
+		return g.Created
+	}
+	return f.Changed
+}
+
+// ruleIndex finds rules by what they are asked for, in their order.
+type ruleIndex struct {
+	all     []groups.Rule
+	byID    map[string]int
+	byGroup map[string][]int
+}
+
+func ruleIndexOf(all []groups.Rule) *ruleIndex {
+	out := &ruleIndex{all, make(map[string]int, len(all)), map[string][]int{}}
+	for i, r := range all {
+		out.byID[r.ID] = i
+		if !r.Any && (r.Regexp == "" || !strings.Contains(r.Group, "$")) { // else the group depends on the value
+			out.byGroup[r.Group] = append(out.byGroup[r.Group], i)
+		}
+	}
+	return out
+}
+
+// of answers the rules that name a group, and those of granting that are in
+// force: by these somebody is a member now.
+func (x *ruleIndex) of(group string, granting []string) []groups.Rule {
+	var out []groups.Rule
+	in := map[int]bool{}
+	add := func(i int) {
+		if !in[i] {
+			in[i] = true
+			out = append(out, x.all[i])
+		}
+	}
+	for _, i := range x.byGroup[group] {
+		add(i)
+	}
+	for _, id := range granting {
+		if i, there := x.byID[id]; there {
+			add(i)
+		}
+	}
+	return out
+}
+
+// groupHistory is how many events a group's page shows.
+const groupHistory = 20
+
+// groupData is the page of one group.
+type groupData struct {
+	groups.Group
+	Tag         string // for If-Match
+	Changed     time.Time
+	Rules       []groups.Rule
+	Default     bool // sync.default_groups grants it to somebody
+	Query       string
+	Listed      []listedMember
+	First, Next string
+	Events      []groupEvent
+	MoreEvents  bool
+}
+
+// IsManual reports whether people decide who is a member.
+func (d *groupData) IsManual() bool { return d.Control == groups.Manual }
+
+type listedMember struct {
+	groups.Member
+	Why []memberReason
+}
+
+// memberReason is a grant, with the words for its rule.
+type memberReason struct {
+	groups.Grant
+	Default bool   // not by a rule, but by sync.default_groups
+	Place   string // FILE:LINE of a rule that the file owns
+	Gone    bool   // the rule is not in force any more
+}
+
+// groupEvent is an event as a group's history shows it.
+type groupEvent struct {
+	groups.Event
+	Gained, Lost bool // a sync gave the person the group, or took it
+}
+
+// ruleDefault is what grants name for sync.default_groups.
+const ruleDefault = "default"
+
+func (s *Server) groupPage(x *exchange) (*view, error) {
+	p, err := x.page("group-members")
+	if err != nil {
+		return nil, err
+	}
+	ctx, store, name := x.r.Context(), s.dir.Store(), x.args[0]
+	g, err := s.group(x, name)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := store.GroupFacts(ctx, []string{name})
+	if err != nil {
+		return nil, err
+	}
+	index, f := ruleIndexOf(s.dir.Rules()), facts[name]
+	d := groupData{
+		Group: *g, Tag: groupTag(g), Changed: lastChange(*g, f), Rules: index.of(name, f.Rules), Query: p.q.Get("query"),
+	}
+	for _, id := range f.Rules {
+		d.Default = d.Default || id == ruleDefault
+	}
+	found, err := store.FindMembers(ctx, groups.MemberQuery{Group: name, Query: d.Query, After: p.after, Limit: p.limit + 1})
+	if err != nil && !errors.Is(err, groups.ErrNotFound) { // it went between the two reads
+		return nil, err
+	}
+	here := cut(p, found, func(m groups.Member) string { return m.User.Name })
+	for _, m := range here.Items {
+		d.Listed = append(d.Listed, listedMember{m, index.why(m.Membership.Grants)})
+	}
+	address := func(after string) string {
+		return (&frame{}).With("query", d.Query, "limit", p.q.Get("limit"), "after", after)
+	}
+	if p.after != "" {
+		d.First = address("")
+	}
+	if here.Next != "" {
+		d.Next = address(here.Next)
+	}
+	events, err := store.Events(ctx, groups.EventQuery{Group: name, Limit: groupHistory + 1})
+	if err != nil {
+		return nil, err
+	}
+	if d.MoreEvents = len(events) > groupHistory; d.MoreEvents {
+		events = events[:groupHistory]
+	}
+	for _, e := range events {
+		d.Events = append(d.Events, groupEventOf(e, name))
+	}
+	return &view{template: "group", title: name, section: "groups", scripts: []string{"groups.js"}, data: &d}, nil
+}
+
+func (x *ruleIndex) why(grants []groups.Grant) []memberReason {
+	out := make([]memberReason, len(grants))
+	for i, g := range grants {
+		out[i] = memberReason{Grant: g, Default: g.Rule == ruleDefault}
+		if at, there := x.byID[g.Rule]; there {
+			out[i].Place = x.all[at].Location
+		} else {
+			out[i].Gone = !out[i].Default
+		}
+	}
+	return out
+}
+
+func groupEventOf(e groups.Event, group string) groupEvent {
+	out := groupEvent{Event: e}
+	if e.Change == nil {
+		return out
+	}
+	for _, name := range e.Change.Added {
+		out.Gained = out.Gained || name == group
+	}
+	for _, name := range e.Change.Removed {
+		out.Lost = out.Lost || name == group
+	}
+	return out
+}
+
+// GroupEvent says what an event was, in words; one without words is its kind.
+func (f *frame) GroupEvent(e groupEvent) string {
+	key := "groups.event." + e.Kind
+	switch {
+	case e.Gained:
+		key += ".gained"
+	case e.Lost:
+		key += ".lost"
+	}
+	if !f.Lang.has(key) {
+		return e.Kind
+	}
+	return f.T(key)
+}
+
+// RuleMatch is how a rule looks at values, and what it looks for.
+func (f *frame) RuleMatch(r groups.Rule) [2]string {
+	switch {
+	case r.Any:
+		return [2]string{f.T("groups.match.any"), ""}
+	case r.DN != "":
+		return [2]string{f.T("groups.match.dn"), r.DN}
+	case r.Regexp != "":
+		return [2]string{f.T("groups.match.regexp"), r.Regexp}
+	}
+	return [2]string{f.T("groups.match.value"), cmp.Or(r.Value, "–")}
+}
+
+// badge is a control in words.
+type badge struct {
+	Control groups.Control
+	Text    string
+}
+
+// Badge is the mark of a control.
+func (f *frame) Badge(c groups.Control) badge {
+	if c == groups.SSO {
+		return badge{c, f.T("common.sso")}
+	}
+	return badge{c, f.T("common.manual")}
+}

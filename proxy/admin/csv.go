@@ -165,31 +165,47 @@ func lineFaults(err error) (faults []LineFault, rest error) {
 // were, and how many of them were not members before. A group that is not
 // there is groups.ErrNotFound, one that SSO controls groups.ErrControlled.
 func Import(ctx context.Context, dir *groups.Directory, group string, r io.Reader, actor string) (lines, added int, faults []LineFault, err error) {
+	users, faults, err := readImport(ctx, dir, group, r)
+	if err == nil && len(users) > 0 {
+		added, err = dir.AddMembers(ctx, group, users, actor)
+	}
+	return len(users), added, faults, err
+}
+
+// tryImport answers what Import would, and writes nothing.
+func tryImport(ctx context.Context, dir *groups.Directory, group string, r io.Reader) (lines, added int, faults []LineFault, err error) {
+	users, faults, err := readImport(ctx, dir, group, r)
+	if err != nil || faults != nil {
+		return 0, 0, faults, err
+	}
+	there, err := dir.Store().CountMembersAmong(ctx, group, users)
+	return len(users), len(users) - there, nil, err
+}
+
+// readImport finds the people of a file. With faults there are none.
+func readImport(ctx context.Context, dir *groups.Directory, group string, r io.Reader) (users []groups.UserID, faults []LineFault, err error) {
 	g, err := dir.Store().Group(ctx, group)
 	if err != nil {
-		return 0, 0, nil, fmt.Errorf("group %q: %w", group, err)
+		return nil, nil, fmt.Errorf("group %q: %w", group, err)
 	}
 	if g.Control == groups.SSO {
-		return 0, 0, nil, fmt.Errorf("group %q: %w", group, groups.ErrControlled)
+		return nil, nil, fmt.Errorf("group %q: %w", group, groups.ErrControlled)
 	}
 	people, err := ParseCSV(r)
 	if err != nil {
 		if faults, err = lineFaults(err); err != nil {
-			return 0, 0, nil, err
+			return nil, nil, err
 		}
 	}
 	users, unknown, err := findPeople(ctx, dir.Store(), people)
 	if err != nil {
-		return 0, 0, nil, err
+		return nil, nil, err
 	}
 	if faults = append(faults, unknown...); faults != nil {
 		slices.SortFunc(faults, func(a, b LineFault) int { return cmp.Compare(a.Line, b.Line) })
-		return 0, 0, faults, nil
+		return nil, faults, nil
 	}
-	if len(users) > 0 {
-		added, err = dir.AddMembers(ctx, group, users, actor)
-	}
-	return len(users), added, nil, err
+	return users, nil, nil
 }
 
 func findPeople(ctx context.Context, store groups.Reader, people []CSVLine) (users []groups.UserID, faults []LineFault, err error) {
@@ -215,6 +231,9 @@ func findPeople(ctx context.Context, store groups.Reader, people []CSVLine) (use
 func findPerson(ctx context.Context, store groups.Reader, p CSVLine) (id groups.UserID, fault string, err error) {
 	if p.User != "" {
 		u, err := store.UserByName(ctx, p.User)
+		if name := asWritten(p.User); errors.Is(err, groups.ErrNotFound) && name != p.User {
+			u, err = store.UserByName(ctx, name)
+		}
 		if errors.Is(err, groups.ErrNotFound) {
 			return 0, fmt.Sprintf("there is no user %q", p.User), nil
 		}
@@ -239,8 +258,22 @@ func (s *Server) importMembers(x *exchange) error {
 	if err := x.wantType("text/csv"); err != nil {
 		return err
 	}
+	q, err := x.query()
+	if err != nil {
+		return err
+	}
+	dry, err := boolParam(q, "dry_run")
+	if err != nil {
+		return err
+	}
+	var lines, added int
+	var faults []LineFault
 	body := &bodyReader{r: http.MaxBytesReader(x.ResponseWriter, x.r.Body, maxCSV)}
-	lines, added, faults, err := Import(x.r.Context(), s.dir, x.args[0], body, x.from.actor)
+	if dry {
+		lines, added, faults, err = tryImport(x.r.Context(), s.dir, x.args[0], body)
+	} else {
+		lines, added, faults, err = Import(x.r.Context(), s.dir, x.args[0], body, x.from.actor)
+	}
 	switch {
 	case body.err != nil:
 		return bodyFault(body.err)

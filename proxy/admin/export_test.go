@@ -19,3 +19,29 @@ func (s *Server) Remembered() int { return len(s.wrong.seen) }
 
 // MaxClients is the bound of Remembered, but for the one count that is shared.
 const MaxClients = maxClients
+
+// MaxExport bounds an export of the audit trail.
+const MaxExport = maxExport
+
+// Pages lists the addresses of the console's pages, with their arguments in
+// braces.
+func (s *Server) Pages() []string {
+	var out []string
+	for _, p := range s.pages {
+		out = append(out, p.pattern)
+	}
+	return out
+}
+
+// Assets are the names of the console's embedded files, with their versions.
+func Assets() map[string]string { return assetVersions }
+
+// Sessions is how many sessions of the console there are.
+func (s *Server) Sessions() int {
+	s.sessionsMu.Lock()
+	defer s.sessionsMu.Unlock()
+	return len(s.consoleSessions)
+}
+
+// MaxSessions is the bound of Sessions.
+const MaxSessions = maxConsoleUsers

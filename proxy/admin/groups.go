@@ -173,6 +173,11 @@ func (s *Server) patchGroup(x *exchange) error {
 	if faults != nil {
 		return invalid(faults...)
 	}
+	if change.Name != nil && *change.Name != name || change.Control != nil && *change.Control != g.Control {
+		if err := s.keepsWay(x, name); err != nil {
+			return err
+		}
+	}
 	g, err = s.dir.UpdateGroup(x.r.Context(), name, change, x.from.actor)
 	if errors.Is(err, groups.ErrConflict) {
 		return conflict("There is a group %q already.", *change.Name)
@@ -180,7 +185,7 @@ func (s *Server) patchGroup(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	x.Header().Set("Content-Location", groupAddress(g.Name))
+	x.Header().Set("Content-Location", x.from.base+groupAddress(g.Name))
 	return x.group(g)
 }
 
@@ -197,6 +202,9 @@ func (s *Server) deleteGroup(x *exchange) error {
 		return err
 	}
 	if err := x.precondition(etag); err != nil {
+		return err
+	}
+	if err := s.keepsWay(x, name); g != nil && err != nil {
 		return err
 	}
 	if err := s.dir.DeleteGroup(x.r.Context(), name, x.from.actor); err != nil && !errors.Is(err, groups.ErrNotFound) {
@@ -253,6 +261,9 @@ func (s *Server) addMember(x *exchange) error {
 func (s *Server) removeMember(x *exchange) error {
 	id, err := userArg(x.args[1])
 	if err != nil {
+		return err
+	}
+	if err := s.keepsPeople(x, id, x.args[0]); err != nil {
 		return err
 	}
 	if err := s.dir.RemoveMember(x.r.Context(), x.args[0], id, x.from.actor); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/groupgate/groupgate/claims"
@@ -17,16 +18,22 @@ type local struct {
 	Changed  time.Time `json:"password_changed"`
 }
 
-// local is nil for a user of other sources alone.
-func (s *Server) local(ctx context.Context, id groups.UserID) (*local, error) {
+// local is nil for a user of other sources alone. The tag is of what can be
+// changed.
+func (s *Server) local(ctx context.Context, id groups.UserID) (l *local, tag string, err error) {
 	a, err := s.dir.LocalOf(ctx, id)
 	if errors.Is(err, groups.ErrNotFound) {
-		return nil, nil
+		return nil, "", nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return &local{a.Source, a.Disabled, a.Changed.UTC()}, nil
+	return &local{a.Source, a.Disabled, a.Changed.UTC()}, accountTag(a), nil
+}
+
+// accountTag is a tag of what can be changed of a local user.
+func accountTag(a *groups.LocalAccount) string {
+	return tag(a.User.ID.String(), a.User.Email, a.User.Display, strconv.FormatBool(a.Disabled), strconv.FormatInt(a.Changed.UnixMicro(), 10))
 }
 
 func (s *Server) localSource() (string, claims.LocalConfig, error) {
@@ -140,14 +147,32 @@ func (s *Server) patchUser(x *exchange) error {
 		}
 		c.Password = &hash
 	}
-	if _, err := s.dir.ChangeLocal(ctx, a.Source, a.Subject, c, x.from.actor); err != nil {
+	if in.Disabled.set && *in.Disabled.value {
+		if err := s.keepsPeople(x, id, s.waysIn(x)...); err != nil {
+			return err
+		}
+	}
+	if err := s.changeLocal(x, id, c); err != nil {
 		return err
 	}
-	out, err := s.user(ctx, id)
+	return s.showUser(x, id)
+}
+
+// changeLocal holds the precondition to the account as it is now: hashing a
+// password takes its time.
+func (s *Server) changeLocal(x *exchange, id groups.UserID, c groups.LocalChange) error {
+	ctx := x.r.Context()
+	s.userWrites.Lock()
+	defer s.userWrites.Unlock()
+	a, err := s.changeable(ctx, id)
 	if err != nil {
 		return err
 	}
-	return x.ok(out)
+	if err := x.precondition(accountTag(a)); err != nil {
+		return err
+	}
+	_, err = s.dir.ChangeLocal(ctx, a.Source, a.Subject, c, x.from.actor)
+	return err
 }
 
 // changeable is the account of a local user. What other sources say about a

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -45,21 +46,11 @@ func (s *Server) listEvents(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	q := groups.EventQuery{
-		Kind: p.q.Get("kind"), Group: p.q.Get("group"), Source: p.q.Get("source"), Request: p.q.Get("request"),
-		Limit: p.limit + 1,
-	}
-	if id := p.q.Get("user"); id != "" {
-		if q.User, err = groups.ParseUserID(id); err != nil {
-			return badRequest("user is the id of a user.")
-		}
-	}
-	if q.From, err = timeParam(p.q, "from"); err != nil {
+	q, err := eventQuery(p.q)
+	if err != nil {
 		return err
 	}
-	if q.To, err = timeParam(p.q, "to"); err != nil {
-		return err
-	}
+	q.Limit = p.limit + 1
 	if p.after != "" {
 		if q.Before, err = strconv.ParseInt(p.after, 10, 64); err != nil || q.Before < 1 {
 			return p.badCursor()
@@ -70,6 +61,21 @@ func (s *Server) listEvents(x *exchange) error {
 		return err
 	}
 	return x.ok(each(cut(p, found, func(e groups.Event) string { return strconv.FormatInt(e.ID, 10) }), eventOf))
+}
+
+// eventQuery reads the filter of the audit trail.
+func eventQuery(q url.Values) (out groups.EventQuery, err error) {
+	out = groups.EventQuery{Kind: q.Get("kind"), Group: q.Get("group"), Source: q.Get("source"), Request: q.Get("request")}
+	if id := q.Get("user"); id != "" {
+		if out.User, err = groups.ParseUserID(id); err != nil {
+			return out, badRequest("user is the id of a user.")
+		}
+	}
+	if out.From, err = timeParam(q, "from"); err != nil {
+		return out, err
+	}
+	out.To, err = timeParam(q, "to")
+	return out, err
 }
 
 func (s *Server) guard(x *exchange) error {

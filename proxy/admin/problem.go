@@ -61,7 +61,9 @@ var (
 	errNotThere    = newProblem(404, "not-found", "Not found", "What the address names does not exist.")
 	errControlled  = newProblem(409, "controlled-by-sso", "Conflict", "The group is controlled by SSO: rules alone decide who is in it.")
 	errConflict    = newProblem(409, "conflict", "Conflict", "The name or id is taken already, or it was changed meanwhile.")
-	errInternal    = newProblem(500, "internal", "Internal error", "This is a fault of groupgate. The log has more under this request's id.")
+	errLastWay     = newProblem(409, "last-way", "Conflict", "The group lets people into the console at this address (admin.groups), and you may not come in here any more. "+
+		"If that is what you want, send it again with ?confirm=last-way. The admin listener's token is another way in.")
+	errInternal = newProblem(500, "internal", "Internal error", "This is a fault of groupgate. The log has more under this request's id.")
 )
 
 // unauthorized carries the challenge that RFC 6750, 3 asks for.

@@ -144,6 +144,9 @@ func (s *Server) createRule(x *exchange) error {
 }
 
 func (s *Server) writeRule(x *exchange, in groups.Rule) (*groups.Rule, error) {
+	if err := s.rulesKeepPeople(x, in.ID, &in); err != nil {
+		return nil, err
+	}
 	// A client that hangs up must not leave half of the people evaluated.
 	r, err := s.dir.PutRule(context.WithoutCancel(x.r.Context()), in, x.from.actor)
 	if err != nil {
@@ -240,6 +243,9 @@ func (s *Server) deleteRule(x *exchange) error {
 		return err
 	}
 	if old != nil {
+		if err := s.rulesKeepPeople(x, id, nil); err != nil {
+			return err
+		}
 		err = s.dir.DeleteRule(context.WithoutCancel(x.r.Context()), id, x.from.actor)
 		if err != nil && !errors.Is(err, groups.ErrNotFound) {
 			return err
@@ -248,14 +254,33 @@ func (s *Server) deleteRule(x *exchange) error {
 	return x.done()
 }
 
+// planAnswer is a plan with no more people than were asked for.
+type planAnswer struct {
+	*groups.Plan
+	Changed int           `json:"changed_users"` // how many people gain or lose a group
+	Skipped []plannedSkip `json:"skipped"`
+}
+
+// plannedSkip is how many people would not get a rule's group, and why.
+type plannedSkip struct {
+	Rule   string `json:"rule"`
+	Group  string `json:"group"`
+	Reason string `json:"reason"`
+	People int    `json:"people"`
+}
+
 // plan says what would change. Its rules are all of the store's as they would
 // be; without them, today's.
 func (s *Server) plan(x *exchange) error {
 	var in struct {
 		Rules *[]rule `json:"rules"`
+		Limit *int    `json:"limit"`
 	}
 	if err := x.decode(&in, maxPlan); err != nil {
 		return err
+	}
+	if in.Limit != nil && *in.Limit < 0 {
+		return invalid(Fault{"limit", "less than 0"})
 	}
 	ctx := x.r.Context()
 	var stored []groups.Rule
@@ -277,8 +302,44 @@ func (s *Server) plan(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return x.ok(p)
+	return x.ok(answerPlan(p, in.Limit))
 }
+
+func answerPlan(p *groups.Plan, limit *int) planAnswer {
+	out := planAnswer{Plan: p, Skipped: []plannedSkip{}}
+	people := map[plannedSkip]int{}
+	for i := range p.Users {
+		if changes(&p.Users[i]) {
+			out.Changed++
+		}
+		own := map[plannedSkip]bool{} // two values may ask for one group
+		for _, skip := range p.Users[i].Skipped {
+			own[plannedSkip{Rule: skip.Rule, Group: skip.Group, Reason: skip.Reason}] = true
+		}
+		for skip := range own {
+			people[skip]++
+		}
+	}
+	for skip, n := range people {
+		skip.People = n
+		out.Skipped = append(out.Skipped, skip)
+	}
+	slices.SortFunc(out.Skipped, func(a, b plannedSkip) int {
+		return cmp.Or(cmp.Compare(b.People, a.People), cmp.Compare(a.Group, b.Group), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Reason, b.Reason))
+	})
+	if limit != nil {
+		slices.SortStableFunc(p.Users, func(a, b groups.PlannedUser) int {
+			if changes(&a) == changes(&b) {
+				return 0
+			}
+			return map[bool]int{true: -1, false: 1}[changes(&a)]
+		})
+		p.Users = p.Users[:min(*limit, len(p.Users))]
+	}
+	return out
+}
+
+func changes(u *groups.PlannedUser) bool { return len(u.Added)+len(u.Removed) > 0 }
 
 // planned reads a set of rules. A rule without an id is one that PUT or POST
 // would make; two rules never share one, or their grants would be the same.

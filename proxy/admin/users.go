@@ -43,6 +43,8 @@ type user struct {
 	Memberships []membership `json:"memberships"`
 	Sessions    []session    `json:"sessions"`
 	Local       *local       `json:"local,omitempty"`
+
+	tag string // of what can be changed of a local user
 }
 
 type identity struct {
@@ -126,9 +128,18 @@ func (s *Server) getUser(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	return s.showUser(x, id)
+}
+
+// showUser answers a person, and the tag that a change of a local user may
+// name in If-Match.
+func (s *Server) showUser(x *exchange, id groups.UserID) error {
 	out, err := s.user(x.r.Context(), id)
 	if err != nil {
 		return err
+	}
+	if out.Local != nil {
+		x.Header().Set("ETag", out.tag)
 	}
 	return x.ok(out)
 }
@@ -148,7 +159,7 @@ func (s *Server) user(ctx context.Context, id groups.UserID) (*user, error) {
 	if out.Memberships, err = s.memberships(ctx, id); err != nil {
 		return nil, err
 	}
-	if out.Local, err = s.local(ctx, id); err != nil {
+	if out.Local, out.tag, err = s.local(ctx, id); err != nil {
 		return nil, err
 	}
 	out.Sessions, err = s.sessions(ctx, id)
@@ -230,6 +241,9 @@ func (s *Server) sessions(ctx context.Context, id groups.UserID) ([]session, err
 func (s *Server) deleteUser(x *exchange) error {
 	id, err := userArg(x.args[0])
 	if err != nil {
+		return err
+	}
+	if err := s.keepsPeople(x, id, s.waysIn(x)...); err != nil {
 		return err
 	}
 	if err := s.dir.DeleteUser(x.r.Context(), id, x.from.actor); err != nil && !errors.Is(err, groups.ErrNotFound) {

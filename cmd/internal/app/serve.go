@@ -43,6 +43,7 @@ type server struct {
 	store   *sqlstore.Store
 	dir     *groups.Directory
 	proxy   *proxy.Proxy
+	admin   *admin.Server
 	certs   certificates
 	token   atomic.Pointer[[32]byte]
 	sources sources
@@ -113,6 +114,7 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	publicServer.Handler = s.retiring(publicServer.Handler)
+	s.admin = s.newAdmin()
 	adminServer := s.adminServer()
 	failed := make(chan error, 2)
 	serve := func(srv *http.Server, l net.Listener) {
@@ -195,20 +197,26 @@ func (s *server) publicServer(cfg *config.Config) (*http.Server, error) {
 	return srv, nil
 }
 
+// newAdmin makes the API and the console. Both listeners serve them.
+func (s *server) newAdmin() *admin.Server {
+	return admin.New(admin.Options{
+		Directory: s.dir, Log: s.log, Metrics: s.metrics(), Ready: func() error { s.balanced.note(); return s.ready() },
+		TokenHash: func() [32]byte {
+			if t := s.token.Load(); t != nil {
+				return *t
+			}
+			return [32]byte{} // of no token
+		},
+		Sources: s.sources.status, TestSource: s.sources.test, FindPerson: s.sources.find, Person: s.person,
+		Headers:       func(v *groups.View) ([][2]string, string) { return proxy.HeaderLines(s.cfg.Load().Headers, v) },
+		ConsoleGroups: func() []string { return s.cfg.Load().Admin.Groups },
+		Sessions:      func(ctx context.Context) (int, error) { return s.dir.ActiveSessions(ctx, s.cfg.Load().Session.Idle) },
+	})
+}
+
 func (s *server) adminServer() *http.Server {
 	return &http.Server{
-		Handler: admin.New(admin.Options{
-			Directory: s.dir, Log: s.log, Metrics: s.metrics(), Ready: func() error { s.balanced.note(); return s.ready() },
-			TokenHash: func() [32]byte {
-				if t := s.token.Load(); t != nil {
-					return *t
-				}
-				return [32]byte{} // of no token
-			},
-			Sources: s.sources.status, TestSource: s.sources.test, FindPerson: s.sources.find, Person: s.person,
-			Headers: func(v *groups.View) ([][2]string, string) { return proxy.HeaderLines(s.cfg.Load().Headers, v) },
-		}),
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: s.quietLog(),
+		Handler: s.admin, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: s.quietLog(),
 	}
 }
 
@@ -240,6 +248,10 @@ func (s *server) apply(ctx context.Context, cfg *config.Config) error {
 	set := proxy.Settings{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Upstream: cfg.Upstream, Session: cfg.Session, Keys: keys,
 		Headers: cfg.Headers, Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies,
+		ConsoleGroups: cfg.Admin.Groups,
+		Console: func(w http.ResponseWriter, r *http.Request, by string) {
+			s.admin.ServeConsole(w, r, cfg.Prefix+"/admin", by)
+		},
 	}
 	if cfg.Headers.Assertion != "" {
 		if set.Signer, err = signer(ctx, keys, s.store); err != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -167,6 +168,15 @@ func (l *sources) status() []admin.SourceStatus {
 		if s, ok := e.source.(interface{ Ready() error }); ok {
 			if err := s.Ready(); err != nil {
 				st.Ready, st.Problem = false, err.Error()
+			}
+		}
+		if s, ok := e.source.(claims.Expirer); ok {
+			st.CertificateExpires, st.MetadataExpires = s.Expires()
+		}
+		if s, ok := e.source.(claims.Ager); ok {
+			if age, known := s.MetadataAge(time.Now()); known {
+				seconds := int64(age / time.Second)
+				st.MetadataAge = &seconds
 			}
 		}
 		out = append(out, st)

@@ -28,6 +28,7 @@ type place struct {
 	dir           string
 	public, admin string // host:port
 	env           []string
+	admins        string // what stands in admin.groups; nothing when empty
 }
 
 func newPlace(tb testing.TB) place {
@@ -70,8 +71,12 @@ rules:
 // put in place at once, as an editor or Kubernetes does.
 func (p place) write(tb testing.TB, upstream, sources, rest string) {
 	tb.Helper()
-	text := fmt.Sprintf("listen: %q\npublic_url: %s\nupstream: %s\nstore: {sqlite: %q}\nadmin: {listen: %q, token: %s}\nsources:%s\n%s",
-		p.public, p.url(), upstream, p.store(), p.admin, adminToken, sources, rest)
+	admins := ""
+	if p.admins != "" {
+		admins = ", groups: [" + p.admins + "]"
+	}
+	text := fmt.Sprintf("listen: %q\npublic_url: %s\nupstream: %s\nstore: {sqlite: %q}\nadmin: {listen: %q, token: %s%s}\nsources:%s\n%s",
+		p.public, p.url(), upstream, p.store(), p.admin, adminToken, admins, sources, rest)
 	tmp := p.file("new.yaml")
 	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
 		tb.Fatal(err)

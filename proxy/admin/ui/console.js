@@ -6,8 +6,8 @@
   const say = (key, ...values) => values.reduce((text, v) => text.replace(/%[sd]/, v), words[key] ?? key);
 
   // api calls an endpoint and answers {ok, status, body, etag}. It never throws.
-  async function api(method, url, body, headers = {}) {
-    const how = {method, headers: {Accept: "application/json", ...headers}, credentials: "same-origin"};
+  async function api(method, url, body, headers = {}, signal = undefined) {
+    const how = {method, headers: {Accept: "application/json", ...headers}, credentials: "same-origin", signal};
     if (body !== undefined) {
       how.body = typeof body === "string" ? body : JSON.stringify(body);
       how.headers["Content-Type"] ??= "application/json";
@@ -21,10 +21,38 @@
       const text = await res.text();
       let data = null;
       try { data = text ? JSON.parse(text) : null; } catch { data = {detail: say("unreadable")}; }
+      if (res.status === 403 && data?.error === "forbidden") data = {detail: say("not_admitted")}; // the proxy's words
+      if (res.status === 409 && data?.type === "urn:groupgate:problem:last-way") {
+        if (await agreed()) return await api(method, url + (url.includes("?") ? "&" : "?") + "confirm=last-way", body, headers);
+        data = {detail: say("last_way.kept")};
+      }
       return {ok: res.ok, status: res.status, body: data, etag: res.headers.get("ETag")};
     } catch {
       return {ok: false, status: 0, body: {detail: say("unreachable")}};
     }
+  }
+
+  // agreed asks whether to do what takes the last way into the console away.
+  function agreed() {
+    return new Promise((resolve) => {
+      const yes = element("button", {class: "danger", type: "button"}, say("last_way.yes"));
+      const no = element("button", {type: "button"}, say("last_way.no"));
+      const dialog = element("dialog", {"aria-labelledby": "last-way"}, element("div", {class: "pad"},
+        element("h2", {id: "last-way"}, say("last_way.title")), element("p", {}, say("last_way.text")), element("p", {class: "actions"}, no, yes)));
+      let answer = false;
+      yes.addEventListener("click", () => { answer = true; dialog.close(); });
+      no.addEventListener("click", () => dialog.close());
+      const behind = [...document.querySelectorAll("dialog[open]")];
+      behind.forEach((d) => d.classList.add("hidden"));
+      dialog.addEventListener("close", () => {
+        behind.forEach((d) => d.classList.remove("hidden"));
+        dialog.remove();
+        resolve(answer);
+      });
+      document.body.append(dialog);
+      dialog.showModal();
+      no.focus();
+    });
   }
 
   // reason is a problem document (RFC 9457) in words.
