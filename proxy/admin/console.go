@@ -57,6 +57,9 @@ func (s *Server) serveConsole(x *exchange, path string) {
 	if errors.Is(err, errSignIn) {
 		next := ""
 		if x.r.Method == http.MethodGet {
+			if q := x.r.URL.RawQuery; q != "" {
+				path += "?" + q
+			}
 			next = "?" + url.Values{"next": {path}}.Encode()
 		}
 		x.redirect("/login" + next)

@@ -280,6 +280,9 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 		}
 	}
 	nothingIn(t, []byte(fmt.Sprint(a.logs.All())), token, grant, stored)
+	if w := a.visit("GET", "/rules?new=1&group=x", ""); w.Header().Get("Location") != "/login?next=%2Frules%3Fnew%3D1%26group%3Dx" {
+		t.Errorf("a page with a query: to %q", w.Header().Get("Location"))
+	}
 }
 
 // Only names that nobody can point at us, and only our own pages' requests.
