@@ -70,6 +70,18 @@ const browser = await chromium.launch({
     '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'],
 });
 
+// settled measures the page that is there when no other one is on its way.
+async function settled(page) {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await page.evaluate(measure);
+    } catch (err) {
+      if (tries === 20 || !err.message.includes('context was destroyed')) throw err;
+      await page.waitForTimeout(100);
+    }
+  }
+}
+
 // measure runs in the page.
 const measure = () => {
   const root = document.documentElement;
@@ -154,7 +166,7 @@ async function act(page, answer, step, fail) {
   } else if (step.shot) {
     await page.screenshot({ path: step.shot, fullPage: true });
   } else if (step.measure) {
-    seen.measures[step.measure] = await page.evaluate(measure);
+    seen.measures[step.measure] = await settled(page);
   } else if (step.size) {
     await page.setViewportSize({ width: step.size[0], height: step.size[1] });
   } else if (step.scheme) {

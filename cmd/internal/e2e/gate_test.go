@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -38,13 +40,25 @@ func newPlace(tb testing.TB) place {
 
 func freeAddress(tb testing.TB) string {
 	tb.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	// Below the ports that the system gives to connections: one of those may be
+	// gone before the program listens there.
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 12_000+nextPort.Add(1)%18_000)
+		if ln, err := net.Listen("tcp", address); err == nil {
+			ln.Close()
+			return address
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	tb.Fatal("no port is free")
+	return ""
 }
+
+// nextPort begins somewhere, because two runs may be under way.
+var nextPort = func() *atomic.Int64 {
+	n := new(atomic.Int64)
+	n.Store(rand.Int64N(18_000))
+	return n
+}()
 
 func (p place) url() string             { return "http://" + p.public }
 func (p place) file(name string) string { return filepath.Join(p.dir, name) }

@@ -37,10 +37,13 @@ insert or ignore into mentions
     union all select 'skipped', '', id from events where json_array_length(body, '$.change.skipped') > 0
     union all select 'held', '', id from events where json_array_length(body, '$.change.held') > 0;
 
+-- A change of thousands of groups is much to parse: what is not in it is not
+-- looked for in it.
 -- +goose StatementBegin
 create trigger events_tally after insert on events begin
     insert into tallies values (new.at / 3600000000, new.kind, new.source, 1,
-            coalesce(json_array_length(new.body, '$.change.added'), 0), coalesce(json_array_length(new.body, '$.change.removed'), 0),
+            case when instr(new.body, '"added":') > 0 then coalesce(json_array_length(new.body, '$.change.added'), 0) else 0 end,
+            case when instr(new.body, '"removed":') > 0 then coalesce(json_array_length(new.body, '$.change.removed'), 0) else 0 end,
             new.id, new.id)
         on conflict (hour, kind, source) do update set n = n + 1, added = added + excluded.added, removed = removed + excluded.removed,
             first_id = min(first_id, excluded.first_id), last_id = max(last_id, excluded.last_id);
@@ -54,10 +57,11 @@ end;
 -- +goose StatementBegin
 create trigger events_change after insert on events when instr(new.body, '"change":') > 0 begin
     insert or ignore into mentions
-        select 'group', value, new.id from json_each(new.body, '$.change.added')
-        union all select 'group', value, new.id from json_each(new.body, '$.change.removed')
-        union all select 'skipped', '', new.id where json_array_length(new.body, '$.change.skipped') > 0
-        union all select 'held', '', new.id where json_array_length(new.body, '$.change.held') > 0;
+        select 'group', value, new.id from json_each(new.body, '$.change.added') where instr(new.body, '"added":') > 0
+        union all select 'group', value, new.id from json_each(new.body, '$.change.removed') where instr(new.body, '"removed":') > 0
+        union all select 'skipped', '', new.id
+            where instr(new.body, '"skipped":') > 0 and json_array_length(new.body, '$.change.skipped') > 0
+        union all select 'held', '', new.id where instr(new.body, '"held":') > 0 and json_array_length(new.body, '$.change.held') > 0;
 end;
 -- +goose StatementEnd
 
