@@ -76,6 +76,7 @@ type throttle struct {
 type attempts struct {
 	hash    [16]byte
 	at      []time.Duration // of the last minute's, the oldest first
+	latest  time.Duration   // when the last one was, which may be longer ago
 	blocked time.Duration   // until then
 	blocks  int             // how often it came to that
 }
@@ -100,7 +101,7 @@ func (t *throttle) take(now time.Time, keys ...throttleKey) error {
 	}
 	for _, k := range keys {
 		a := t.entry(k.hash)
-		a.at = append(a.at, at)
+		a.at, a.latest = append(a.at, at), at
 	}
 	return nil
 }
@@ -182,12 +183,7 @@ func (t *throttle) forget(at time.Duration) {
 }
 
 // last is when a key was quiet from.
-func (a *attempts) last() time.Duration {
-	if n := len(a.at); n > 0 {
-		return max(a.blocked, a.at[n-1])
-	}
-	return a.blocked
-}
+func (a *attempts) last() time.Duration { return max(a.blocked, a.latest) }
 
 // sweep forgets while nobody tries anything.
 func (t *throttle) sweep(now time.Time) {
