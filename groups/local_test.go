@@ -42,9 +42,6 @@ func (h *house) source() *claims.Local {
 // hashOf hashes aPassword once: it takes its time.
 func hashOf(t testing.TB, password string) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("a hash takes many times as long under the race detector")
-	}
 	if password == aPassword {
 		return aHash()
 	}

@@ -23,7 +23,7 @@ func (s *site) hasConsole() bool { return s.set.Console != nil && len(s.set.Cons
 // honest path does. It is served here, and never forwarded.
 func (s *site) namesConsole(u *url.URL) bool {
 	return s.hasConsole() && u.Scheme == "" && u.Host == "" && u.User == nil && u.Opaque == "" &&
-		strings.HasPrefix(u.EscapedPath(), s.prefix+consoleEndpoint+"/") && !strings.Contains(u.RawPath, "#")
+		strings.HasPrefix(u.Path, s.prefix+"/") && strings.HasPrefix(u.EscapedPath(), s.prefix+consoleEndpoint+"/") && !strings.Contains(u.RawPath, "#")
 }
 
 // console lets members of the console's groups through to it, on the public

@@ -90,9 +90,6 @@ func (r *rig) bomb(inside string) []byte {
 // SM-14, S0-09: each is refused in under 100 ms of this machine, and holds on to
 // nothing, while others sign in.
 func TestSM14Bombs(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes many times as long under the race detector")
-	}
 	r := newRig(t, withEC)
 	trust := r.trust(t)
 	good := r.message(t, "id-x")
