@@ -70,7 +70,7 @@ func (d *demo) tell(out io.Writer) error {
 	p("          bob    engineering")
 	p("          carol  no group")
 	p("  token   %s", d.token)
-	p("          of the admin API, http://%s/api/v1/", d.admin)
+	p("          of the console, http://%s/, and of its API", d.admin)
 	p("  files   %s", d.dir)
 	p("          groupgate.yaml, groupgate.log; gone when the demo ends")
 	p("")
