@@ -10,7 +10,7 @@ GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
 # How long each fuzz target runs.
-FUZZTIME ?= 3s
+FUZZTIME ?= 5s
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
