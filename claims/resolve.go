@@ -143,6 +143,10 @@ func topLevel(name string) string {
 // entraGroups is how Entra ID names the groups in SAML.
 const entraGroups = "http://schemas.microsoft.com/ws/2008/06/identity/claims/groups"
 
+// overageMarks are the claims that say that others are somewhere else; the last
+// two are links.
+var overageMarks = []string{"_claim_names", "hasgroups", "groups.link", "http://schemas.microsoft.com/claims/groups.link"}
+
 // marked is overage for a top-level claim.
 func (c Claims) marked(base string) string {
 	switch names := c.all()["_claim_names"].(type) {
@@ -158,7 +162,7 @@ func (c Claims) marked(base string) string {
 		if v, there := c.all()["hasgroups"]; there && v != false && v != "false" {
 			return "overage: the source says there are more groups than it sends (hasgroups)"
 		}
-		for _, link := range []string{"groups.link", "http://schemas.microsoft.com/claims/groups.link"} {
+		for _, link := range overageMarks[2:] {
 			if _, there := c.all()[link]; there {
 				return "overage: the source sends a link in place of the groups (groups.link)"
 			}

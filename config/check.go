@@ -31,6 +31,7 @@ func (c *checker) check() {
 	c.declared()
 	c.headers()
 	c.routes()
+	c.store()
 	c.tracing()
 }
 
@@ -97,13 +98,12 @@ func (c *checker) addresses() {
 	}
 	c.blanks("admin.groups", cfg.Admin.Groups)
 	c.repeated("admin.groups", cfg.Admin.Groups)
-	c.empty("store.sqlite", cfg.Store.SQLite, "")
 	c.publicURL()
 	c.prefix()
 	if !c.missing("upstream", cfg.Upstream, ": the application to protect, such as http://127.0.0.1:8080") {
 		c.problem("upstream", checkUpstream(cfg.Upstream))
 	}
-	c.pair("tls", cfg.TLS)
+	c.tls()
 }
 
 // publicURL holds the address to an origin. Redirects and cookies are made

@@ -65,9 +65,7 @@ func (c *checker) routes() {
 			c.problem(at+".upstream", checkUpstream(r.Upstream))
 		}
 		c.pair(at+".tls", r.TLS)
-		if r.Host == "" && r.TLS != (proxy.TLSConfig{}) {
-			c.fault(at+".tls", "belongs to a portal: the route needs a host")
-		}
+		c.routeTLS(at+".tls", r)
 	}
 }
 

@@ -31,11 +31,11 @@ import (
 // Config is a whole configuration as [Load] answers it: checked, with
 // defaults filled in and ${env:} and ${file:} replaced.
 type Config struct {
-	Listen    string          `yaml:"listen"`
-	PublicURL string          `yaml:"public_url"` // an origin: lower case, no trailing slash, no default port
-	TLS       proxy.TLSConfig `yaml:"tls"`
-	Prefix    string          `yaml:"prefix"`
-	Upstream  string          `yaml:"upstream"`
+	Listen    string             `yaml:"listen"`
+	PublicURL string             `yaml:"public_url"` // an origin: lower case, no trailing slash, no default port
+	TLS       proxy.ListenConfig `yaml:"tls"`
+	Prefix    string             `yaml:"prefix"`
+	Upstream  string             `yaml:"upstream"`
 
 	Session proxy.SessionConfig `yaml:"session"`
 	Store   StoreConfig         `yaml:"store"`
@@ -62,8 +62,9 @@ type Config struct {
 
 // StoreConfig is "store": where the directory is kept.
 type StoreConfig struct {
-	SQLite   string `yaml:"sqlite"` // a path, relative to the working directory
-	Postgres any    `yaml:"postgres" later:"PostgreSQL"`
+	SQLite   string      `yaml:"sqlite"`                 // a path, relative to the working directory
+	Postgres string      `yaml:"postgres" secret:"true"` // the address of a database
+	None     *NoneConfig `yaml:"none"`                   // sessions in the browser, and no directory
 }
 
 // IdentityConfig is "identity": which claims become the person's user name,
@@ -142,6 +143,9 @@ func (c *Config) fill() {
 	for i := range c.Sources {
 		c.fillSource(&c.Sources[i])
 	}
+	if a := c.TLS.ACME; a != nil && a.Hosts == nil {
+		a.Hosts = c.hostnames(true)
+	}
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		if r.Path == "" {
@@ -201,12 +205,15 @@ func (c *Config) Path() string { return c.path }
 // configuration itself, what ${file:} named, certificates, keys and metadata.
 func (c *Config) Files() []string {
 	files := append([]string{c.path}, c.read...)
-	pairs := []proxy.TLSConfig{c.TLS}
+	pairs := []proxy.TLSConfig{c.TLS.TLSConfig}
 	for _, r := range c.Routes {
 		pairs = append(pairs, r.TLS)
 	}
 	for _, p := range pairs {
 		files = append(files, p.CertFile, p.KeyFile)
+	}
+	if a := c.TLS.ACME; a != nil {
+		files = append(files, a.CAFile)
 	}
 	for _, s := range c.Sources {
 		if s.SAML != nil {
@@ -265,8 +272,10 @@ func (c *Config) RestartKeys(old *Config) []string {
 		differs bool
 	}{
 		{"listen", c.Listen != old.Listen},
-		{"tls", (c.TLS.CertFile == "") != (old.TLS.CertFile == "")},
+		{"tls", c.TLS.On() != old.TLS.On()},
 		{"store.sqlite", c.Store.SQLite != old.Store.SQLite},
+		{"store.postgres", c.Store.Postgres != old.Store.Postgres},
+		{"store.none", (c.Store.None == nil) != (old.Store.None == nil)},
 		{"admin.listen", c.Admin.Listen != old.Admin.Listen},
 		{"log.format", c.Log.Format != old.Log.Format},
 	} {

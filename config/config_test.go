@@ -189,7 +189,7 @@ func TestRestartKeysNamesWhatCannotBeSwapped(t *testing.T) {
 		}
 	}
 	withTLS := *base
-	withTLS.TLS = proxy.TLSConfig{CertFile: "c", KeyFile: "k"}
+	withTLS.TLS.TLSConfig = proxy.TLSConfig{CertFile: "c", KeyFile: "k"}
 	otherTLS := withTLS
 	otherTLS.TLS.CertFile = "d"
 	if got := withTLS.RestartKeys(base); !slices.Equal(got, []string{"tls"}) {
@@ -263,7 +263,7 @@ func TestTheExampleHoldsEveryKey(t *testing.T) {
 	}
 	var doc any
 	lexing.Lock() // see there
-	err = yaml.Unmarshal([]byte(strings.ReplaceAll(string(data), "#later ", "")), &doc)
+	err = yaml.Unmarshal([]byte(strings.NewReplacer("#later ", "", "#instead ", "").Replace(string(data))), &doc)
 	lexing.Unlock()
 	if err != nil {
 		t.Fatal(err)

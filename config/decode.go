@@ -13,6 +13,7 @@ import (
 
 	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
+	"github.com/groupgate/groupgate/proxy"
 )
 
 // decoder walks the tree of a file and a value side by side. After a fault it
@@ -136,6 +137,8 @@ func initial(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(claims.DefaultGroupSearch)
 	case reflect.TypeFor[claims.LocalConfig]():
 		return reflect.ValueOf(claims.DefaultLocal)
+	case reflect.TypeFor[proxy.ACMEConfig]():
+		return reflect.ValueOf(proxy.DefaultACME)
 	}
 	return reflect.Zero(t)
 }

@@ -158,19 +158,25 @@ func (t *table) pieces(value string) []string {
 }
 
 func (r *Rules) applyValue(w *Wanted, t *table, value string) {
+	r.eachHit(t, value, func(c *compiled, group string) { r.grant(w, c, value, group) })
+}
+
+// eachHit calls fn for every rule of the table that a value hits, whatever its
+// condition says.
+func (r *Rules) eachHit(t *table, value string, fn func(c *compiled, group string)) {
 	for _, i := range t.exact[value] {
-		r.grant(w, &r.list[i], value, r.list[i].Group)
+		fn(&r.list[i], r.list[i].Group)
 	}
 	if len(t.dn) > 0 {
 		if dn, err := canonicalDN(value); err == nil {
 			for _, i := range t.dn[dn] {
-				r.grant(w, &r.list[i], value, r.list[i].Group)
+				fn(&r.list[i], r.list[i].Group)
 			}
 		}
 	}
 	for _, i := range t.scan {
 		if group, hit := r.list[i].scan(value); hit {
-			r.grant(w, &r.list[i], value, group)
+			fn(&r.list[i], group)
 		}
 	}
 }

@@ -104,10 +104,12 @@ func (t *trail) giveBack(batch []Event) {
 }
 
 // Run does the directory's work that is nobody's request: it stores what
-// NoteSoon took in. It returns when the context ends, with all of it stored.
+// NoteSoon took in, and follows other replicas. It returns when the context
+// ends, with all of it stored.
 func (d *Directory) Run(ctx context.Context) {
-	tick := time.NewTicker(soonEvery)
+	tick, left := time.NewTicker(soonEvery), time.NewTicker(leftOver)
 	defer tick.Stop()
+	defer left.Stop()
 	for failing := false; ; {
 		select {
 		case <-ctx.Done():
@@ -115,7 +117,20 @@ func (d *Directory) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			failing = d.storeSoon(ctx, failing, false)
+		case <-d.follow:
+			d.background(ctx, "rules of another replica not taken in", d.followRules)
+		case <-left.C:
+			d.background(ctx, "unfinished evaluation not done", d.takeOver)
 		}
+	}
+}
+
+// background does one piece of work whose failing nobody waits for: a sync
+// finds out by itself that the rules moved, and what is unfinished is tried
+// again.
+func (d *Directory) background(ctx context.Context, failed string, work func(context.Context) error) {
+	if err := work(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errRulesMoved) {
+		d.log.Warn(failed, zap.Error(err))
 	}
 }
 
@@ -146,6 +161,9 @@ func (d *Directory) storeSoon(ctx context.Context, failing, last bool) (fails bo
 // append stores events. The request may be over already, or the process about
 // to end; the trail must not depend on it.
 func (d *Directory) append(ctx context.Context, events ...Event) error {
+	if !d.Stored() {
+		return nil // the log has them
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	return d.store.Update(ctx, func(tx Tx) error { return tx.AddEvents(ctx, events...) })

@@ -52,6 +52,9 @@ type Directory struct {
 	// evaluating serialises what touches everybody: rule changes, reloads and
 	// the guard's release.
 	evaluating sync.Mutex
+	// follow has something in it when there was a notice to everybody since Run
+	// last looked at the rules.
+	follow chan struct{}
 
 	holders holdersCache
 	active  activeCount
@@ -67,22 +70,23 @@ type state struct {
 	policy   Policy
 	sources  map[string]*SourceSettings
 	guard    GuardConfig
+	version  int64  // of the store's rules
 	written  bool   // the guard stands in the configuration
 	hash     string // of all that a sync's outcome depends on
 }
 
-// Options of a Directory. Store is required.
+// Options of a Directory.
 type Options struct {
-	Store Store
+	Store Store // nil: there is no directory, see Judge
 	Log   *zap.Logger
 	// Audit gets every audit event as one line; it is never sampled.
 	Audit *zap.Logger
-	Now   func() time.Time
+	Now   func() time.Time // nil: the store's
 }
 
 // NewDirectory makes a directory with no sources and no rules; see Configure.
 func NewDirectory(o Options) *Directory {
-	d := &Directory{store: o.Store, log: o.Log, audit: o.Audit, now: o.Now}
+	d := &Directory{store: o.Store, log: o.Log, audit: o.Audit, now: o.Now, follow: make(chan struct{}, 1)}
 	d.Stats.Lag = NewHistogram(lagBounds)
 	if d.log == nil {
 		d.log = zap.NewNop()
@@ -90,9 +94,13 @@ func NewDirectory(o Options) *Directory {
 	if d.audit == nil {
 		d.audit = zap.NewNop()
 	}
-	if d.now == nil {
-		d.now = time.Now
+	if d.store == nil {
+		d.store = noStore{}
 	}
+	if d.now == nil {
+		d.now = d.store.Now
+	}
+	d.store.Watch(d.noticed)
 	empty, _ := Compile(nil)
 	d.state.Store(&state{settings: Settings{Sync: DefaultSync}, rules: empty, guard: DefaultGuard})
 	return d
@@ -116,18 +124,25 @@ func (d *Directory) Healthy() error { return d.store.Healthy() }
 func (d *Directory) Configure(ctx context.Context, s Settings) error {
 	d.evaluating.Lock()
 	defer d.evaluating.Unlock()
-	stored, err := d.store.Rules(ctx)
+	st, err := d.compile(ctx, s)
 	if err != nil {
-		return fmt.Errorf("directory: read rules: %w", err)
+		return err
 	}
-	st, err := compileState(s, stored)
-	if err != nil {
-		return fmt.Errorf("directory: %w", err)
+	if !d.Stored() {
+		d.swap(st)
+		return nil
 	}
 	if err := d.declare(ctx, s.Groups); err != nil {
 		return fmt.Errorf("directory: declare groups: %w", err)
 	}
-	return d.adopt(ctx, st)
+	for {
+		if err := d.adopt(ctx, st); !errors.Is(err, errRulesMoved) {
+			return err
+		}
+		if st, err = d.compile(ctx, s); err != nil {
+			return err
+		}
+	}
 }
 
 // adopt makes st the state that syncs decide by, and evaluates everybody
@@ -145,7 +160,10 @@ func (d *Directory) adopt(ctx context.Context, st *state) error {
 		return nil
 	}
 	if last != "" {
-		if err := d.store.Update(ctx, func(tx Tx) error { return markEvaluated(ctx, tx, "") }); err != nil {
+		err := d.store.Update(ctx, func(tx Tx) error {
+			return errors.Join(markEvaluated(ctx, tx, ""), working(ctx, tx, d.now()))
+		})
+		if err != nil {
 			return fmt.Errorf("directory: %w", err)
 		}
 	}
@@ -250,7 +268,7 @@ func (d *Directory) declare(ctx context.Context, groups []GroupConfig) error {
 func (d *Directory) Rules() []Rule { return d.state.Load().rules.All() }
 
 // SyncEnabled reports whether memberships are stored at all.
-func (d *Directory) SyncEnabled() bool { return d.state.Load().settings.Sync.Enabled }
+func (d *Directory) SyncEnabled() bool { return d.state.Load().settings.Sync.Enabled && d.Stored() }
 
 // View is what a request of a session needs to know. It is immutable.
 type View struct {
@@ -297,7 +315,11 @@ func (d *Directory) View(ctx context.Context, hash [32]byte) (*View, error) {
 
 // transient is a session's groups when nothing is stored: what the rules say.
 func (st *state) transient(src *SourceSettings, rec *IdentityRecord) []string {
-	w := st.rules.Apply(rec.identity(), st.sourcePolicy(src, true))
+	return st.granted(st.rules.Apply(rec.identity(), st.sourcePolicy(src, true)))
+}
+
+// granted lists the groups of grants that nothing stands against.
+func (st *state) granted(w *Wanted) []string {
 	var out []string
 	for _, g := range w.Grants {
 		if st.policy.Allows(g.Group) {
@@ -315,7 +337,7 @@ func (rec *IdentityRecord) identity() *claims.Identity {
 // Why lists a user's memberships with their reasons.
 func (d *Directory) Why(ctx context.Context, v *View) ([]Membership, error) {
 	st := d.state.Load()
-	if st.settings.Sync.Enabled {
+	if st.settings.Sync.Enabled && d.Stored() {
 		return d.store.Memberships(ctx, v.User.ID)
 	}
 	src := st.sources[v.Login.Source]
@@ -359,13 +381,9 @@ func (d *Directory) Claims(source string) []string { return d.state.Load().rules
 // Preview takes settings for Explain and plans alone: nothing is written, no
 // group made, nobody evaluated.
 func (d *Directory) Preview(ctx context.Context, s Settings) error {
-	stored, err := d.store.Rules(ctx)
+	st, err := d.compile(ctx, s)
 	if err != nil {
-		return fmt.Errorf("directory: read rules: %w", err)
-	}
-	st, err := compileState(s, stored)
-	if err != nil {
-		return fmt.Errorf("directory: %w", err)
+		return err
 	}
 	d.state.Store(st)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -41,6 +42,9 @@ func (d *Directory) evaluate(ctx context.Context, st *state, allowed bool) error
 		}
 	}
 	return d.store.Update(ctx, func(tx Tx) error {
+		if err := st.current(ctx, tx); err != nil {
+			return err
+		}
 		// Everybody's view: without stored memberships the rules alone decide.
 		if err := tx.Notify(ctx, Notice{}); err != nil {
 			return err
@@ -85,6 +89,9 @@ func (d *Directory) evaluateUsers(ctx context.Context, st *state, batch []*diffe
 	var events []Event
 	err := d.store.Update(ctx, func(tx Tx) error {
 		events = nil
+		if err := errors.Join(st.current(ctx, tx), working(ctx, tx, d.now())); err != nil {
+			return err
+		}
 		epoch, err := tx.Epoch(ctx)
 		if err != nil {
 			return err

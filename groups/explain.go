@@ -45,7 +45,7 @@ func (d *Directory) Explain(ctx context.Context, id *claims.Identity) (*Explaine
 		out.Refused = fmt.Sprintf("claim %q is absent and must be there (when_absent: deny)", want.Denied)
 	}
 	var have []Membership
-	if id.Subject != "" {
+	if id.Subject != "" && d.Stored() {
 		rec, err := d.store.Identity(ctx, id.Source, id.Subject)
 		if err != nil && !isNotFound(err) {
 			return nil, err

@@ -33,6 +33,9 @@ type LocalChange struct {
 	// Was is the hash that Password replaces; empty: whatever there is.
 	Was      string
 	Disabled *bool
+	// If is asked about the account as it is when nobody else writes; its error
+	// is the answer, and nothing is changed.
+	If func(*LocalAccount) error
 }
 
 // FieldError says what is wrong with one value that an administrator gave.

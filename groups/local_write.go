@@ -119,6 +119,11 @@ func (w *localWrite) change(ctx context.Context, tx Tx, subject string, c LocalC
 	if a, err = tx.LocalAccount(ctx, w.source, subject); err != nil { // as it is now that nobody else writes
 		return err
 	}
+	if c.If != nil {
+		if err := c.If(a); err != nil {
+			return err
+		}
+	}
 	w.account = *a
 	rec, err := tx.Identity(ctx, w.source, subject)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -85,6 +87,9 @@ type GroupChange struct {
 	Name        *string
 	Control     *Control
 	Description *string
+	// If is asked about the group as it is when nobody else writes; its error is
+	// the answer, and nothing is changed.
+	If func(*Group) error
 }
 
 // UpdateGroup changes a group and answers it as it is then. A switch to
@@ -96,6 +101,11 @@ func (d *Directory) UpdateGroup(ctx context.Context, name string, c GroupChange,
 		g, err := tx.Group(ctx, name)
 		if err != nil {
 			return err
+		}
+		if c.If != nil {
+			if err := c.If(g); err != nil {
+				return err
+			}
 		}
 		old := *g
 		if c.Name != nil {
@@ -125,10 +135,24 @@ func (d *Directory) UpdateGroup(ctx context.Context, name string, c GroupChange,
 	return &out, nil
 }
 
+// RenamedReason is how the reason of an event begins by which a group got
+// another name.
+const RenamedReason = "renamed from "
+
+// RenamedFrom is the name that a group had before such an event.
+func RenamedFrom(e *Event) (name string, ok bool) {
+	quoted, ok := strings.CutPrefix(e.Reason, RenamedReason)
+	if !ok || e.Kind != EventGroupChanged {
+		return "", false
+	}
+	name, err := strconv.Unquote(quoted)
+	return name, err == nil
+}
+
 func describeGroupChange(old, g Group) string {
 	switch {
 	case old.Name != g.Name:
-		return fmt.Sprintf("renamed from %q", old.Name)
+		return RenamedReason + strconv.Quote(old.Name)
 	case old.Control != g.Control:
 		return fmt.Sprintf("control %s, was %s", g.Control, old.Control)
 	default:
@@ -136,9 +160,19 @@ func describeGroupChange(old, g Group) string {
 	}
 }
 
-// DeleteGroup takes a group and its memberships away.
-func (d *Directory) DeleteGroup(ctx context.Context, name, actor string) error {
+// DeleteGroup takes a group and its memberships away. Each of only is asked
+// about the group as GroupChange.If is.
+func (d *Directory) DeleteGroup(ctx context.Context, name, actor string, only ...func(*Group) error) error {
 	return d.act(ctx, Event{Kind: EventGroupDeleted, Group: name, Actor: actor}, func(tx Tx, _ *Event) error {
+		for _, fn := range only {
+			g, err := tx.Group(ctx, name)
+			if err != nil {
+				return err
+			}
+			if err := fn(g); err != nil {
+				return err
+			}
+		}
 		if err := tx.DeleteGroup(ctx, name); err != nil {
 			return err
 		}
@@ -313,9 +347,15 @@ func (d *Directory) AddSession(ctx context.Context, s *Session, onceID string, o
 }
 
 // KeepLogin writes what changed of a login itself, such as its grant. One that
-// ended meanwhile stays ended: ErrNotFound.
-func (d *Directory) KeepLogin(ctx context.Context, l *Login) error {
+// ended meanwhile stays ended: ErrNotFound. A lease, when there is one, must
+// still be held, or it is ErrLeaseLost.
+func (d *Directory) KeepLogin(ctx context.Context, l *Login, by *Lease) error {
 	return d.store.Update(ctx, func(tx Tx) error {
+		if by != nil {
+			if err := lost(tx.PutLease(ctx, *by)); err != nil {
+				return err
+			}
+		}
 		if _, err := tx.LoginByID(ctx, l.ID); err != nil {
 			return err
 		}
@@ -336,6 +376,9 @@ func (d *Directory) Touch(ctx context.Context, used map[[32]byte]time.Time) erro
 
 // Sweep forgets what has expired.
 func (d *Directory) Sweep(ctx context.Context) error {
+	if !d.Stored() {
+		return nil
+	}
 	return d.store.Update(ctx, func(tx Tx) error { return tx.Sweep(ctx, d.now()) })
 }
 
@@ -412,15 +455,21 @@ func (d *Directory) changeRules(ctx context.Context, next func([]Rule) ([]Rule, 
 	if _, err := compileState(st.settings, stored); err != nil {
 		return err
 	}
-	if err := d.act(ctx, e, func(tx Tx, _ *Event) error { return write(tx) }); err != nil {
+	if err := d.act(ctx, e, func(tx Tx, _ *Event) error {
+		if err := write(tx); err != nil {
+			return err
+		}
+		return moveRules(ctx, tx, d.now())
+	}); err != nil {
 		return err
 	}
-	if stored, err = d.store.Rules(ctx); err != nil {
-		return err
-	}
-	fresh, err := compileState(st.settings, stored)
+	fresh, err := d.compile(ctx, st.settings)
 	if err != nil {
 		return err
 	}
-	return d.adopt(ctx, fresh)
+	if err := d.adopt(ctx, fresh); !errors.Is(err, errRulesMoved) {
+		return err
+	}
+	// Another replica changed rules after this one, and evaluates by both.
+	return d.takeRulesIn(ctx)
 }

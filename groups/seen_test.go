@@ -97,6 +97,9 @@ func TestSeenIsReadAgainAfterAMinute(t *testing.T) {
 // A claim that everybody has of their own makes room for values that several
 // people share, and says that it is not all.
 func TestSeenIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine; takes many times as long under the race detector")
+	}
 	t.Parallel()
 	h := newHouse(t)
 	put(t, h, 45_000, func(i int) string {

@@ -25,7 +25,10 @@ type SignIn struct {
 	// sign-in, until OnceUntil.
 	OnceKind, OnceID string
 	OnceUntil        time.Time
-	Request          string // id of the request, for the audit trail
+	// Lease is what a refresh goes by, when it goes by one: it must still be
+	// held, and is given back with the sync. ErrLeaseLost when it is not.
+	Lease   *Lease
+	Request string // id of the request, for the audit trail
 }
 
 // Signed is the outcome of a sign-in.
@@ -43,6 +46,11 @@ type Signed struct {
 func (d *Directory) SignIn(ctx context.Context, in SignIn) (*Signed, error) {
 	for {
 		out, err := d.signIn(ctx, in)
+		if errors.Is(err, errRulesMoved) {
+			if err = d.followRules(ctx); err == nil {
+				continue
+			}
+		}
 		if errors.Is(err, errStateSwapped) {
 			continue
 		}
@@ -160,6 +168,14 @@ func (s *oneSync) run(ctx context.Context, tx Tx) error {
 	s.events, s.out = nil, Signed{}
 	if s.d.state.Load() != s.st {
 		return errStateSwapped
+	}
+	if err := s.st.current(ctx, tx); err != nil {
+		return err
+	}
+	if l := s.in.Lease; l != nil {
+		if err := lost(tx.DropLease(ctx, l.Name, l.Holder)); err != nil {
+			return err
+		}
 	}
 	if s.in.OnceID != "" {
 		if err := s.once(ctx, tx, s.in.OnceKind, s.in.OnceID, s.in.OnceUntil); err != nil {

@@ -51,6 +51,8 @@ type Reader interface {
 	// Users lists users by id. Query matches a part of user name, e-mail
 	// address or display name, ASCII case not told apart.
 	Users(ctx context.Context, query string, after UserID, limit int) ([]User, error)
+	// FindUsers lists users by id, by name, or those who were seen last first.
+	FindUsers(ctx context.Context, q UserQuery) ([]FoundUser, error)
 	// CountUsers counts the users, and those who hold at least one grant.
 	CountUsers(ctx context.Context) (all, holders int, err error)
 
@@ -89,6 +91,9 @@ type Reader interface {
 
 	// Events lists the audit trail, newest first.
 	Events(ctx context.Context, q EventQuery) ([]Event, error)
+	// RenamedTo finds the newest event by which a group that had another name
+	// got this one, among those with a smaller id than before; 0 is no bound.
+	RenamedTo(ctx context.Context, group string, before int64) (*Event, error)
 	// Tally counts the audit trail in so many steps of time: from the full hour
 	// that from is in, each of them whole hours long. What did not happen is
 	// left out; the rest comes by time, kind and source. It does not read the
@@ -102,6 +107,13 @@ type Reader interface {
 	// HoldsGrant reports which of the users hold at least one grant.
 	CountHoldersAmong(ctx context.Context, users []UserID) (int, error)
 
+	// Lease finds a lease as it was last written, whether its time is over or
+	// not.
+	Lease(ctx context.Context, name string) (*Lease, error)
+	// Attempts answers what PutAttempts last wrote under each of the keys, nil
+	// for nothing.
+	Attempts(ctx context.Context, keys ...[16]byte) ([]json.RawMessage, error)
+
 	// Meta reads a value of the store's own: generated keys, the guard's
 	// state. A missing key is ErrNotFound.
 	Meta(ctx context.Context, key string) (json.RawMessage, error)
@@ -114,6 +126,33 @@ type Reader interface {
 type Member struct {
 	User       User
 	Membership Membership
+}
+
+// UserQuery picks users; zero fields do not filter.
+type UserQuery struct {
+	Query  string // a part of user name, e-mail address or display name, as in Users
+	Source string // that knows the person
+	By     UserOrder
+	// After is the user before: its ID and, as the order has it, Name or Seen.
+	After FoundUser
+	Limit int
+}
+
+// UserOrder is what a list of users is sorted by.
+type UserOrder string
+
+// The orders: as they were made, by user name with ASCII case not told apart,
+// and the latest sign-in or refresh first, where those never seen come last.
+const (
+	UsersByID   UserOrder = ""
+	UsersByName UserOrder = "name"
+	UsersBySeen UserOrder = "seen"
+)
+
+// FoundUser is a user, and when a source last spoke of the person.
+type FoundUser struct {
+	User
+	Seen time.Time
 }
 
 // GroupQuery picks groups; zero fields do not filter.
@@ -234,6 +273,20 @@ type Tx interface {
 	// id was there already.
 	Once(ctx context.Context, kind, id string, expires time.Time) (fresh bool, err error)
 
+	// TakeLease writes the lease when nobody has it at now: there is none of the
+	// name, its time is over, or the holder is the same. One that ends later than
+	// this one would, by more than LeaseSlack, is from before the clock was set
+	// back, and nobody's either. It answers whether it did.
+	TakeLease(ctx context.Context, l Lease, now time.Time) (bool, error)
+	// PutLease writes Until and Note of a lease that is still its holder's; else
+	// it is ErrConflict.
+	PutLease(ctx context.Context, l Lease) error
+	// DropLease gives a lease back; one that is not the holder's any more is
+	// ErrConflict.
+	DropLease(ctx context.Context, name, holder string) error
+	// PutAttempts remembers how often something was tried, until then.
+	PutAttempts(ctx context.Context, key [16]byte, body json.RawMessage, expires time.Time) error
+
 	AddEvents(ctx context.Context, events ...Event) error
 	AddWork(ctx context.Context, work ...Work) error
 	DoneWork(ctx context.Context, ids ...int64) error
@@ -244,7 +297,7 @@ type Tx interface {
 	Notify(ctx context.Context, n Notice) error
 
 	// Sweep forgets what has expired: sessions and logins, single-use ids,
-	// old notices and removals noted for the guard.
+	// leases, attempts, old notices and removals noted for the guard.
 	Sweep(ctx context.Context, now time.Time) error
 }
 
@@ -270,6 +323,12 @@ type Store interface {
 	// replica or process caused it, at the latest 2 s after the commit. It is
 	// called from several goroutines and must not block.
 	Watch(fn func(Notice))
+	// Now is the time by the one clock that everybody who shares the store goes
+	// by. It never waits.
+	Now() time.Time
+	// Shared reports whether other replicas may work on the store at the same
+	// time: what is kept in memory is not all there is.
+	Shared() bool
 	// Healthy is nil while the store is known to answer and to be up to date
 	// with other replicas. It never waits.
 	Healthy() error

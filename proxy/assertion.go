@@ -116,7 +116,7 @@ func (s *site) sign(m *member, audience string, now time.Time) (string, error) {
 		IssuedAt int64    `json:"iat"`
 		Expires  int64    `json:"exp"`
 	}{
-		s.public, audience, v.User.ID.String(), v.User.Name, v.User.Email, v.User.Display, v.Login.Source,
+		s.public, audience, stableID(v), v.User.Name, v.User.Email, v.User.Display, v.Login.Source,
 		append([]string{}, m.head.groups...), now.Unix(), now.Add(assertionLife).Unix(),
 	})
 	if err != nil {
@@ -149,6 +149,17 @@ func SealSourceKey(sessionKeys [][]byte, source string, key []byte) ([]byte, err
 // OpenSourceKey is the reverse of SealSourceKey.
 func OpenSourceKey(sessionKeys [][]byte, source string, sealed []byte) ([]byte, error) {
 	return openKey(sessionKeys, purposeSource, sealed, source)
+}
+
+// SealTLSKey encrypts a key of the listener's own, such as that of a
+// certificate, as SealSigningKey does. It opens for the same use alone.
+func SealTLSKey(sessionKeys [][]byte, use string, key []byte) ([]byte, error) {
+	return sealKey(sessionKeys, purposeTLS, key, use)
+}
+
+// OpenTLSKey is the reverse of SealTLSKey.
+func OpenTLSKey(sessionKeys [][]byte, use string, sealed []byte) ([]byte, error) {
+	return openKey(sessionKeys, purposeTLS, sealed, use)
 }
 
 func sealKey(sessionKeys [][]byte, purpose string, plain []byte, context string) ([]byte, error) {

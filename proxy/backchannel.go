@@ -62,7 +62,7 @@ func (p *Proxy) endBySource(x *exchange, r *http.Request, l *claims.Logout) erro
 	// all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeWait)
 	defer cancel()
-	_, err := p.dir.EndLoginsOnce(ctx,
+	err := p.keeper.endOnce(ctx,
 		groups.SingleUse{Kind: "logout", ID: logoutID(x.source, l.ID), Until: l.Expires},
 		fit, "source "+x.source, "signed out at the source", x.id)
 	if errors.Is(err, groups.ErrReplayed) {

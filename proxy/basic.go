@@ -270,7 +270,7 @@ func (p *Proxy) checkBasic(x *exchange, r *http.Request, src claims.PasswordSour
 		if stored, err := p.dir.Store().LoginByID(ctx, login.ID); err == nil {
 			login = *stored
 		}
-		err = p.takeAgain(ctx, s, login, id, grant)
+		err = p.takeAgain(ctx, s, login, id, grant, nil)
 		if !errors.Is(err, groups.ErrNotFound) {
 			x.noted = x.noted || groups.Refused(err)
 			break

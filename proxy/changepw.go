@@ -99,7 +99,7 @@ func (p *Proxy) showPassword(x *exchange, r *http.Request, m *member, wrong erro
 // that was left alone is no place to try passwords at.
 func (p *Proxy) changePassword(x *exchange, r *http.Request, src claims.PasswordChanger, m *member, old, changed string) error {
 	login, user := m.view.Login, m.view.User.Name
-	t := p.newTry(x, r, login.Source, attempt{user: user, by: newKnown(login.ID, login.Source, canonicalUser(user), login.Subject)})
+	t := p.newTry(r.Context(), x, r, login.Source, attempt{user: user, by: newKnown(login.ID, login.Source, canonicalUser(user), login.Subject)})
 	t.account = login.Subject
 	err := t.begin()
 	if err == nil {

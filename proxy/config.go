@@ -20,6 +20,29 @@ type TLSConfig struct {
 	KeyFile  string `yaml:"key_file"`
 }
 
+// ListenConfig is "tls": the certificate of the public listener, from files or
+// by ACME (RFC 8555). Without either the listener speaks plain HTTP.
+type ListenConfig struct {
+	TLSConfig `yaml:",inline"`
+	ACME      *ACMEConfig `yaml:"acme"`
+}
+
+// On reports whether the listener speaks TLS.
+func (c ListenConfig) On() bool { return c.CertFile != "" || c.ACME != nil }
+
+// ACMEConfig is "tls.acme": certificates that an authority issues by itself.
+// It proves who we are by connecting to the listener (tls-alpn-01, RFC 8737).
+type ACMEConfig struct {
+	Email       string   `yaml:"email"`     // whom the authority writes to; may be empty
+	Directory   string   `yaml:"directory"` // default Let's Encrypt
+	CAFile      string   `yaml:"ca_file"`   // who may have signed the directory's own certificate; default: the system's authorities
+	AcceptTerms bool     `yaml:"accept_terms"`
+	Hosts       []string `yaml:"hosts"` // default: of public_url, and of every route that has no certificate of its own
+}
+
+// DefaultACME is what holds where "tls.acme" says nothing.
+var DefaultACME = ACMEConfig{Directory: "https://acme-v02.api.letsencrypt.org/directory"}
+
 // HeadersConfig is "headers": what the upstream is told, and how.
 type HeadersConfig struct {
 	User         string            `yaml:"user"`

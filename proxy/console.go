@@ -46,6 +46,7 @@ func (p *Proxy) console(x *exchange, r *http.Request) error {
 	if !x.decision.admits(m.view.Groups) {
 		return errNoGroup
 	}
+	x.carry(x.Header())
 	x.within = consoleLimit
 	x.limited = false
 	x.limitBody(r)

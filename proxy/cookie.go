@@ -96,6 +96,9 @@ const cookieWord = "groupgate"
 // prefix that https adds: neither is for the upstream, in either direction.
 func ownCookie(name string) bool {
 	name = strings.TrimPrefix(name, "__Host-")
+	if n := len(name) - 1; n > 0 && name[n] >= '1' && name[n] < '0'+maxChunks && name[:n] == cookieWord+"-" {
+		return true
+	}
 	return name == cookieWord || name == cookieWord+leavingWord || name == cookieWord+knownWord || strings.HasPrefix(name, cookieWord+"-login-")
 }
 

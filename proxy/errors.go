@@ -20,6 +20,7 @@ var (
 	errNoFlow          = errors.New("no such login is under way in this browser")
 	errNotFound        = errors.New("no such page of ours")
 	errHost            = errors.New("not a host of ours")
+	errConnection      = errors.New("the connection was made for another host of ours")
 	errMethod          = errors.New("method not allowed")
 	errQuery           = errors.New("the query is malformed, or says something twice")
 	errSource          = errors.New("no such source")
@@ -63,6 +64,7 @@ var answers = []struct {
 	{errOrigin, answer{status: 403, code: "cross_origin", level: info}},
 	{errNotFound, answer{status: 404, code: "not_found"}},
 	{errHost, answer{status: 421, code: "misdirected", level: info}},
+	{errConnection, answer{status: 421, code: "misdirected"}},
 	{errMethod, answer{status: 405, code: "method_not_allowed"}},
 	{errPath, answer{status: 400, code: "bad_path"}},
 	{errQuery, answer{status: 400, code: "bad_request", level: info}},

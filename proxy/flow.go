@@ -231,6 +231,8 @@ type handover struct {
 	Return  string `json:"r"` // path on the host
 	Bind    string `json:"b"`
 	Expires int64  `json:"e"`
+	// Session is the login itself, where nobody else keeps it (sealed.go).
+	Session []byte `json:"s,omitempty"`
 }
 
 const handoverLife = time.Minute

@@ -140,6 +140,9 @@ func (x *exchange) answer(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return x.tunnel(res)
 	}
+	if res.StatusCode != http.StatusNotModified { // which changes what a cache holds already
+		x.carry(res.Header)
+	}
 	x.follow(res)
 	return nil
 }

@@ -9,12 +9,13 @@ import (
 )
 
 // forwardAuth answers another proxy's question whether a request may pass:
-// steps 2 to 4 of the walk, with the identity headers on the answer.
-func (p *Proxy) forwardAuth(x *exchange, r *http.Request, toLogin bool) {
+// steps 2 to 4 of the walk, with the identity headers on the answer. yes is
+// the status that lets it pass.
+func (p *Proxy) forwardAuth(x *exchange, r *http.Request, toLogin bool, yes int) {
 	err := p.askedFor(x, r)
 	switch {
 	case err == nil:
-		p.pass(x)
+		p.pass(x, yes)
 	case err == errUnauthenticated && toLogin && p.asksForPage(x, r):
 		redirect(x, http.StatusFound, p.loginAddress(x, r, askedPath(x, r)))
 	default:
@@ -23,11 +24,39 @@ func (p *Proxy) forwardAuth(x *exchange, r *http.Request, toLogin bool) {
 	}
 }
 
-// pass answers 202 with every header we own: an empty one where there is no
+// envoyEndpoint is where Envoy's HTTP ext_authz asks: below it, at the address
+// that it was asked for itself.
+const envoyEndpoint = "/auth/envoy"
+
+// asksAsEnvoy tells such a question by its first bytes. What follows them is
+// read as the address asked for, never as a path of ours: "..", cleaned, would
+// lead to the upstream, whose 200 Envoy would take for ours.
+func (s *site) asksAsEnvoy(r *http.Request) bool {
+	return strings.HasPrefix(r.RequestURI, s.prefix+envoyEndpoint+"/")
+}
+
+// envoyAuth is forwardAuth for Envoy, which takes 200 alone for a yes and hands
+// every other answer on. It says all in the request line and in Host; so its
+// query is the application's, and narrows nothing.
+func (p *Proxy) envoyAuth(x *exchange, r *http.Request) {
+	asked, ok := strings.CutPrefix(r.RequestURI, x.site.prefix+envoyEndpoint)
+	if !ok || asked == "" || asked[0] != '/' {
+		p.fail(x, r, errNotFound)
+		return
+	}
+	r.Header["X-Forwarded-Uri"] = []string{asked}
+	delete(r.Header, "X-Forwarded-Method")
+	delete(r.Header, "X-Forwarded-Host")
+	r.URL.RawQuery = ""
+	p.forwardAuth(x, r, true, http.StatusOK)
+}
+
+// pass answers with every header we own: an empty one where there is no
 // value, so that a client's own copy is overwritten by whoever copies ours.
-func (p *Proxy) pass(x *exchange) {
+func (p *Proxy) pass(x *exchange, yes int) {
 	h := x.Header()
 	h.Set("Cache-Control", "no-store")
+	x.carry(h)
 	if x.member == nil {
 		x.site.headers.setAll(h, nil)
 	} else {
@@ -36,7 +65,7 @@ func (p *Proxy) pass(x *exchange) {
 			h[x.site.headers.cfg.Assertion] = x.assertion
 		}
 	}
-	x.WriteHeader(http.StatusAccepted)
+	x.WriteHeader(yes)
 }
 
 // askedFor decides about the request that a front proxy describes. Its own

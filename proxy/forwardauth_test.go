@@ -253,3 +253,63 @@ func TestForwardAuthWithTheStoreDown(t *testing.T) {
 		t.Errorf("after the session's end: %d", res.StatusCode)
 	}
 }
+
+// Envoy's HTTP ext_authz takes 200 alone for a yes, and asks below a prefix
+// about the address it got.
+func TestForwardAuthForEnvoy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, trustLoopback, portals)
+	alice, bob := r.signIn("alice"), r.signIn("bob")
+	before := r.up.count()
+	for _, c := range []struct {
+		what, method, asked string
+		edit                func(*http.Request)
+		want                int
+	}{
+		{"nobody", "GET", "/x", nil, 401},
+		{"nobody, navigation", "GET", "/x?y=1", page, 302},
+		{"nobody, navigation by POST", "POST", "/x", page, 401},
+		{"nobody, a script that says it is a navigation of another method", "POST", "/x", edits(page, header("X-Forwarded-Method", "GET")), 401},
+		{"nobody, public", "GET", "/public/x", nil, 200},
+		{"nobody, out of the public", "GET", "/public/../x", nil, 400},
+		{"nobody, out of the prefix", "GET", "/../../../public/x", nil, 400},
+		{"alice", "GET", "/x", signedIn(alice), 200},
+		{"alice posts", "POST", "/x", signedIn(alice), 200},
+		{"alice, admins", "GET", "/admin/", signedIn(alice), 200},
+		{"bob, admins", "GET", "/admin/x", signedIn(bob), 403},
+		{"bob, admins, doubled slash", "GET", "//admin/", signedIn(bob), 403},
+		{"bob, says another address", "GET", "/admin/", edits(signedIn(bob), asked("/x")), 403},
+		{"bob, says another host", "GET", "/admin/", edits(signedIn(bob), header("X-Forwarded-Host", "eng.localhost:"+r.port())), 403},
+		{"bob, in disguise", "GET", "/x%2f..%2fadmin/", signedIn(bob), 400},
+		{"alice, a query that is the application's", "GET", "/x?groups=board", signedIn(alice), 200},
+		{"alice, a query that nobody can read", "GET", "/x?groups=%zz", signedIn(alice), 200},
+		{"alice, nothing asked", "GET", "", signedIn(alice), 404},
+		{"another host", "GET", "/x", edits(signedIn(alice), func(req *http.Request) { req.Host = "evil.example" }), 421},
+	} {
+		res := r.do(c.method, "/_auth/auth/envoy"+c.asked, c.edit)
+		if res.StatusCode != c.want {
+			t.Errorf("%s: %d, want %d", c.what, res.StatusCode, c.want)
+		}
+		if got := res.Header["X-Forwarded-User"]; (got != nil) != (c.want == 200) {
+			t.Errorf("%s: user %q with %d", c.what, got, res.StatusCode)
+		}
+		if at := res.Header.Get("Location"); c.want == 302 && at != r.server.URL+"/_auth/start?rd=%2Fx%3Fy%3D1" {
+			t.Errorf("%s: to %s", c.what, at)
+		}
+	}
+	// One that is not asked so is no question at all.
+	for path, want := range map[string]int{
+		"/_auth//auth/envoy/x": 404, "/x/../_auth/auth/envoy/x": 400, "/_auth/auth/%65nvoy/x": 404, "/_auth/auth/envoyx": 404,
+	} {
+		if res := r.do("GET", path, signedIn(alice)); res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, res.StatusCode, want)
+		}
+	}
+	if r.up.count() != before {
+		t.Error("the upstream was reached")
+	}
+	untrusted := newRig(t)
+	if res := untrusted.do("GET", "/_auth/auth/envoy/x", signedIn(untrusted.signIn("alice"))); res.StatusCode != 403 {
+		t.Errorf("a peer nobody trusts: %d", res.StatusCode)
+	}
+}

@@ -29,16 +29,15 @@ func (p *Proxy) frontchannel(x *exchange, r *http.Request, source string) error 
 	if err != nil {
 		return err
 	}
-	login, err := p.browserLogin(r.Context(), x.site, r)
+	login, err := p.keeper.browserLogin(r.Context(), x.site, r)
 	if err != nil {
 		return err
 	}
 	if login != nil && login.Source == source && namesLogin(q, src.Issuer(), login.Session) {
-		_, err := p.dir.EndLogins(r.Context(), groups.LoginFilter{ID: login.ID}, "source "+source, "signed out at the source, in this browser", x.id)
-		if err != nil {
+		if err := p.keeper.end(r.Context(), login, "source "+source, "signed out at the source, in this browser", x.id); err != nil {
 			return err
 		}
-		x.site.dropSession(x)
+		p.keeper.forget(x)
 	}
 	h := x.Header()
 	ownHeaders(h)
@@ -76,7 +75,7 @@ func originOf(issuer string) string {
 // browserLogin is the login of the request's session on public_url, nil
 // without one. Unlike find it asks the store alone: find may renew the claims,
 // and a login that ends needs none. Two sessions are none, as for find.
-func (p *Proxy) browserLogin(ctx context.Context, s *site, r *http.Request) (*groups.Login, error) {
+func (p stored) browserLogin(ctx context.Context, s *site, r *http.Request) (*groups.Login, error) {
 	if err := p.dir.Healthy(); err != nil {
 		return nil, err
 	}

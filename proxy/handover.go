@@ -1,22 +1,33 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
-	"github.com/groupgate/groupgate/groups"
+	"github.com/groupgate/groupgate/proxy/page"
 )
 
+// maxHandoverQuery bounds a ticket in an address: beyond it proxies on the way
+// may refuse the address, and the ticket goes by a form.
+const maxHandoverQuery = 2 << 10
+
 // handOver sends a signed-in browser to a portal with a single-use ticket.
-func (p *Proxy) handOver(x *exchange, login string, portal *host, path, bind string) {
+func (p *Proxy) handOver(x *exchange, r *http.Request, login string, portal *host, path, bind string) error {
 	s := x.site
-	code := s.sealHandover(handover{
+	code, err := p.keeper.ticket(s, handover{
 		ID: newID(), Login: login, Host: portal.name, Return: path, Bind: bind,
 		Expires: p.now().Add(handoverLife).Unix(),
 	})
-	redirect(x, http.StatusSeeOther, portal.origin+s.prefix+"/handover?code="+code)
+	if err != nil {
+		return err
+	}
+	to := portal.origin + s.prefix + "/handover"
+	if len(code) > maxHandoverQuery {
+		p.writePage(x, r, http.StatusOK, page.Continue{To: to, Fields: map[string]string{"code": code}})
+		return nil
+	}
+	redirect(x, http.StatusSeeOther, to+"?code="+code)
+	return nil
 }
 
 // handover makes a ticket a session of the portal's host.
@@ -29,6 +40,12 @@ func (p *Proxy) handover(x *exchange, r *http.Request) error {
 	if !x.host.portal {
 		return errNotFound
 	}
+	if r.Method == http.MethodPost {
+		x.posted = true
+		if q, err = readForm(r, maxLogoutBody); err != nil {
+			return err
+		}
+	}
 	h, err := s.openHandover(q.Get("code"), x.host.name, p.now())
 	if err != nil {
 		return fmt.Errorf("handover: %w: %w", errNoFlow, err)
@@ -37,20 +54,10 @@ func (p *Proxy) handover(x *exchange, r *http.Request) error {
 	if !bound {
 		return fmt.Errorf("handover: %w", errNoFlow)
 	}
-	login, err := p.dir.Store().LoginByID(r.Context(), h.Login)
-	if errors.Is(err, groups.ErrNotFound) {
-		return fmt.Errorf("handover: the login is over: %w", errNoFlow)
-	}
-	if err != nil {
+	if err := p.keeper.redeem(x, r, h); err != nil {
 		return err
 	}
-	value, hash := newSessionID()
-	session := &groups.Session{Hash: hash, Host: x.host.name, Used: p.now(), Login: *login}
-	if err := p.dir.AddSession(r.Context(), session, h.ID, time.Unix(h.Expires, 0).Add(time.Minute)); err != nil {
-		return fmt.Errorf("handover: %w", err)
-	}
 	s.dropLoginCookie(x, cookie)
-	s.setSession(x, value, login.Expires.Sub(p.now()))
 	redirect(x, http.StatusSeeOther, returnPath(h.Return))
 	return nil
 }

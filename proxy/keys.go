@@ -34,6 +34,8 @@ const (
 	purposeKnown    = "known browser"
 	purposeSigning  = "assertion signing key"
 	purposeSource   = "key of a source"
+	purposeTLS      = "key of the listener"
+	purposeSession  = "session in the browser"
 	macNonce        = "nonce"
 	macVerifier     = "code verifier"
 	macRequest      = "request id"
@@ -51,7 +53,7 @@ func newKeyring(masters [][]byte) (*keyring, error) {
 		if len(m) < minKeyBytes {
 			return nil, fmt.Errorf("session key %d has %d bytes, at least %d are needed", i+1, len(m), minKeyBytes)
 		}
-		for _, purpose := range []string{purposeState, purposeKept, purposeHandover, purposeGrant, purposeSignOut, purposeLeaving, purposeForm, purposeChange, purposeKnown, purposeSigning, purposeSource} {
+		for _, purpose := range []string{purposeState, purposeKept, purposeHandover, purposeGrant, purposeSignOut, purposeLeaving, purposeForm, purposeChange, purposeKnown, purposeSigning, purposeSource, purposeTLS, purposeSession} {
 			aead, err := deriveAEAD(m, purpose)
 			if err != nil {
 				return nil, err

@@ -21,8 +21,7 @@ type live struct {
 
 // liveConn is one of them. A socket is one from before its handshake.
 type liveConn struct {
-	hash     [32]byte
-	user     bool
+	member   *member // nil: nobody's
 	decision decision
 	cut      func() // ends the request
 
@@ -33,10 +32,7 @@ type liveConn struct {
 
 // add registers what end closes until it is removed.
 func (l *live) add(x *exchange, cut func(), end func(closeCode)) *liveConn {
-	c := &liveConn{decision: x.decision, cut: cut, end: end}
-	if x.member != nil {
-		c.hash, c.user = x.member.hash, true
-	}
+	c := &liveConn{member: x.member, decision: x.decision, cut: cut, end: end}
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
 	stopping := l.stopping
@@ -150,13 +146,13 @@ func (p *Proxy) recheck(ctx context.Context) {
 	s := p.site.Load()
 	var checks sync.WaitGroup
 	for _, c := range p.live.all() {
-		if !c.user {
+		if c.member == nil {
 			continue
 		}
 		// Side by side: a source that hangs may hold each of them up for as
 		// long as a renewal takes, but not one after the other.
 		checks.Go(func() {
-			m, err := p.lookUp(ctx, s, c.hash)
+			m, err := p.keeper.again(ctx, s, c.member)
 			switch {
 			case err != nil:
 				c.close(closeTryLater)

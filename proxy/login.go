@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
 	"github.com/groupgate/groupgate/proxy/page"
@@ -24,10 +22,13 @@ func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
 	case endpoint == "/auth":
-		p.forwardAuth(x, r, false)
+		p.forwardAuth(x, r, false, http.StatusAccepted)
 		return
 	case endpoint == "/auth/redirect":
-		p.forwardAuth(x, r, true)
+		p.forwardAuth(x, r, true, http.StatusAccepted)
+		return
+	case endpoint == envoyEndpoint:
+		p.envoyAuth(x, r)
 		return
 	case endpoint == "/jwks.json" && read:
 		p.jwks(x)
@@ -41,7 +42,7 @@ func (p *Proxy) serveOwn(x *exchange, r *http.Request, endpoint string) {
 		"/sign_in": p.signIn, "/start": p.start, "/handover": p.handover,
 		"/userinfo": p.userinfo, "/sign_out": p.signOut, "/password": p.password,
 	}[endpoint]
-	posts := endpoint == "/sign_out" || endpoint == "/password"
+	posts := endpoint == "/sign_out" || endpoint == "/password" || endpoint == "/handover"
 	allowed, methods := read || posts && r.Method == http.MethodPost, "GET, HEAD"
 	if of, source, takes := p.ofSource(name, rest); of != nil {
 		serve = func(x *exchange, r *http.Request) error { return of(x, r, source) }
@@ -195,8 +196,7 @@ func (p *Proxy) start(x *exchange, r *http.Request) error {
 			return err
 		}
 		if m != nil {
-			p.handOver(x, m.view.Login.ID, portal, path, f.Bind)
-			return nil
+			return p.handOver(x, r, m.view.Login.ID, portal, path, f.Bind)
 		}
 	}
 	if f.Source == "" && len(s.set.Sources) == 1 {
@@ -265,12 +265,12 @@ func (p *Proxy) land(x *exchange, r *http.Request, src claims.Redirecting, f flo
 	if err == nil {
 		x.site.rememberKnown(x, r, src.Name(), nil, p.now())
 	}
-	return p.landed(x, f, src.Name(), login, err)
+	return p.landed(x, r, f, src.Name(), login, err)
 }
 
 // landed counts a login that has ended, and sends the browser where the flow
 // says.
-func (p *Proxy) landed(x *exchange, f flow, source, login string, err error) error {
+func (p *Proxy) landed(x *exchange, r *http.Request, f flow, source, login string, err error) error {
 	s := x.site
 	s.logins[source].add(err)
 	p.Stats.LoginTook.Observe(p.now().Sub(x.began))
@@ -279,8 +279,7 @@ func (p *Proxy) landed(x *exchange, f flow, source, login string, err error) err
 	}
 	portal, path := s.returnAddress(f.Return)
 	if portal != nil {
-		p.handOver(x, login, portal, path, f.Bind)
-		return nil
+		return p.handOver(x, r, login, portal, path, f.Bind)
 	}
 	redirect(x, http.StatusSeeOther, path)
 	return nil
@@ -317,26 +316,17 @@ func (p *Proxy) takeIn(x *exchange, r *http.Request, f flow, id *claims.Identity
 	if old != nil {
 		f.Old = old.view.Login.ID
 	}
-	in := groups.SignIn{Identity: id, Login: l, Session: &groups.Session{Used: l.Created}, Request: x.id}
+	in := groups.SignIn{Identity: id, Login: l, Request: x.id}
 	if f.ID != "" {
 		in.OnceKind, in.OnceID, in.OnceUntil = "login", f.ID, time.Unix(f.Began, 0).Add(loginLife+time.Minute)
 	}
-	value := ""
-	value, in.Session.Hash = newSessionID()
 	_, end := s.step(r.Context(), "sync", id.Source)
-	_, err = p.dir.SignIn(r.Context(), in)
+	err = p.keeper.begin(x, r, &in, f.Old)
 	end(err)
 	if err != nil {
 		x.noted = groups.Refused(err)
 		return "", err
 	}
-	if f.Old != "" {
-		// A new login is a new session: the old id must not live on beside it.
-		if _, err := p.dir.EndLogins(r.Context(), groups.LoginFilter{ID: f.Old}, "", "signed in again", x.id); err != nil {
-			p.log.Warn("old session not ended", zap.String("request_id", x.id), zap.Error(err))
-		}
-	}
-	s.setSession(x, value, l.Expires.Sub(l.Created))
 	return l.ID, nil
 }
 

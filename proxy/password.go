@@ -40,7 +40,7 @@ func (p *Proxy) checkPassword(x *exchange, r *http.Request, src claims.PasswordS
 	ctx, cancel := context.WithTimeout(r.Context(), renewWait)
 	defer cancel()
 	x.source = src.Name()
-	t := p.newTry(x, r, src.Name(), a)
+	t := p.newTry(ctx, x, r, src.Name(), a)
 	err := t.begin()
 	var id *claims.Identity
 	var grant *claims.Grant
@@ -60,6 +60,7 @@ func (p *Proxy) checkPassword(x *exchange, r *http.Request, src claims.PasswordS
 
 // try is an attempt on its way.
 type try struct {
+	ctx       context.Context // of the one attempt
 	p         *Proxy
 	source    string
 	user      string // as it was typed
@@ -69,18 +70,18 @@ type try struct {
 	account   string // the subject, once it is known whose password is tried
 }
 
-func (p *Proxy) newTry(x *exchange, r *http.Request, source string, a attempt) *try {
+func (p *Proxy) newTry(ctx context.Context, x *exchange, r *http.Request, source string, a attempt) *try {
 	return &try{
-		p: p, source: source, user: a.user, canonical: canonicalUser(a.user), network: clientNetwork(x, r), by: a.by,
+		ctx: ctx, p: p, source: source, user: a.user, canonical: canonicalUser(a.user), network: clientNetwork(x, r), by: a.by,
 	}
 }
 
 // begin counts the attempt before anybody is asked.
 func (t *try) begin() error {
 	if t.by != nil {
-		return t.p.throttle.take(t.p.now(), newThrottleKey(userLimit, "known", t.by.ID))
+		return t.p.takeAttempt(t.ctx, newThrottleKey(userLimit, "known", t.by.ID))
 	}
-	return t.p.throttle.take(t.p.now(), t.everybodys()...)
+	return t.p.takeAttempt(t.ctx, t.everybodys()...)
 }
 
 func (t *try) everybodys() []throttleKey {
@@ -96,11 +97,11 @@ func (t *try) subject(subject string) error {
 	key := newThrottleKey(userLimit, "subject", t.source, subject)
 	switch {
 	case t.by == nil:
-		return t.p.throttle.take(t.p.now(), key)
+		return t.p.takeAttempt(t.ctx, key)
 	case t.by.isOf(subject):
 		return nil
 	}
-	return t.p.throttle.take(t.p.now(), append(t.everybodys(), key)...)
+	return t.p.takeAttempt(t.ctx, append(t.everybodys(), key)...)
 }
 
 // passwordFailed writes a failure down.
@@ -202,7 +203,7 @@ func (p *Proxy) logIn(x *exchange, r *http.Request, source string) error {
 		return err
 	}
 	login, err := p.passwordLogin(x, r, src, f, a)
-	err = p.landed(x, f, source, login, err)
+	err = p.landed(x, r, f, source, login, err)
 	if (errors.Is(err, claims.ErrBadPassword) || errors.Is(err, errThrottled)) && navigatesAs(r, http.MethodGet) {
 		again := p.fault(x, err)
 		x.setRetry(again)

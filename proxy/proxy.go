@@ -23,8 +23,8 @@ import (
 type Options struct {
 	Directory *groups.Directory
 	Log       *zap.Logger
-	Access    *zap.Logger // one line a request
-	Now       func() time.Time
+	Access    *zap.Logger      // one line a request
+	Now       func() time.Time // nil: the directory's
 }
 
 // Proxy is the public listener's handler. It is safe for concurrent use.
@@ -36,9 +36,11 @@ type Proxy struct {
 
 	site      atomic.Pointer[site]
 	sessions  *sessions
+	keeper    keeper
 	upstreams *upstreams
 	used      usedFlows
 	throttle  throttle
+	counting  chan struct{} // whoever puts the one element in may count an attempt with the store
 	logins    loginStats
 	basic     basics
 	live      live
@@ -56,6 +58,7 @@ func New(o Options) *Proxy {
 	p := &Proxy{
 		dir: o.Directory, log: o.Log, access: o.Access, now: o.Now,
 		upstreams: newUpstreams(), buffers: newBufferPool(), live: live{conns: map[*liveConn]struct{}{}},
+		counting: make(chan struct{}, 1),
 	}
 	if p.log == nil {
 		p.log = zap.NewNop()
@@ -64,7 +67,7 @@ func New(o Options) *Proxy {
 		p.access = zap.NewNop()
 	}
 	if p.now == nil {
-		p.now = time.Now
+		p.now = p.dir.Now
 	}
 	var b [5]byte
 	rand.Read(b[:])
@@ -72,6 +75,10 @@ func New(o Options) *Proxy {
 	p.Stats.setUp()
 	p.basic.setUp()
 	p.sessions = newSessions(p.dir, p.now)
+	p.keeper = stored{p}
+	if !p.dir.Stored() {
+		p.keeper = &sealed{Proxy: p, lines: map[string]*lineage{}}
+	}
 	errorLog := zap.NewStdLog(zap.New(debugCore{p.log.Core()}))
 	p.exchanges.New = func() any {
 		x := &exchange{p: p}
@@ -114,7 +121,7 @@ func (p *Proxy) Prepare(set Settings) (swap func(), err error) {
 			s.logins[e.Source.Name()] = p.logins.of(e)
 		}
 		p.site.Store(s)
-		p.sessions.clear() // header lines were rendered by the old settings
+		p.keeper.clear() // header lines were rendered by the old settings
 	}, nil
 }
 
@@ -145,7 +152,7 @@ func (p *Proxy) Run(ctx context.Context) {
 			p.recheck(ctx)
 			looked = time.Now()
 		case <-tidy.C:
-			p.sessions.tidy(10 * time.Minute)
+			p.keeper.tidy()
 			p.used.sweep(p.now())
 			p.throttle.sweep(p.now())
 			p.basic.sweep(p.now(), p.site.Load())
@@ -273,6 +280,10 @@ func (p *Proxy) walk(x *exchange, r *http.Request) {
 	}
 	x.peer = s.peer(r)
 	r = x.beginTrace(r)
+	if s.misdirected(r, x.peer) {
+		p.fail(x, r, errConnection)
+		return
+	}
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
 		p.fail(x, r, errMethod)
 		return
@@ -284,6 +295,11 @@ func (p *Proxy) walk(x *exchange, r *http.Request) {
 	if s.namesConsole(r.URL) {
 		x.own, x.endpoint = true, consoleEndpoint
 		p.serveOwn(x, r, consoleEndpoint)
+		return
+	}
+	if s.asksAsEnvoy(r) {
+		x.own, x.endpoint = true, envoyEndpoint
+		p.serveOwn(x, r, envoyEndpoint)
 		return
 	}
 	path, others, err := readings(r.URL)

@@ -30,8 +30,9 @@ func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 // what is read for sessions.
 type faultyStore struct {
 	*sqlstore.Store
-	down  atomic.Bool
-	reads atomic.Int64
+	down   atomic.Bool
+	shared bool // others work on it too
+	reads  atomic.Int64
 	// held, when set, gets a channel once a person's groups have been read; the
 	// reader waits until that is closed.
 	held atomic.Pointer[chan chan struct{}]
@@ -55,6 +56,7 @@ func (f *faultyStore) fault() error {
 }
 
 func (f *faultyStore) Healthy() error { return f.fault() }
+func (f *faultyStore) Shared() bool   { return f.shared }
 
 func (f *faultyStore) Session(ctx context.Context, hash [32]byte) (*groups.Session, error) {
 	f.reads.Add(1)

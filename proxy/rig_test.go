@@ -168,7 +168,8 @@ func newRig(t testing.TB, opts ...option) *rig {
 	r.dir = groups.NewDirectory(groups.Options{Store: r.faults, Log: log, Audit: log, Now: r.clock.Now})
 	ctx, stop := context.WithCancel(context.Background())
 	var work sync.WaitGroup
-	work.Go(func() { r.dir.Run(ctx) })
+	dir := r.dir
+	work.Go(func() { dir.Run(ctx) })
 	t.Cleanup(func() { stop(); work.Wait() })
 	r.proxy = proxy.New(proxy.Options{Directory: r.dir, Log: log, Access: log, Now: r.clock.Now})
 	r.server = httptest.NewUnstartedServer(r.proxy)

@@ -13,10 +13,11 @@ import (
 
 // host is one origin that browsers reach us at: the public one, or a portal.
 type host struct {
-	name   string // as in the Host header, lower case, with the port unless it is the default one
-	origin string // scheme://name
-	portal bool
-	routes []*route // longest path first; ends with a route for "/"
+	name     string // as in the Host header, lower case, with the port unless it is the default one
+	hostname string // without the port
+	origin   string // scheme://name
+	portal   bool
+	routes   []*route // longest path first; ends with a route for "/"
 }
 
 // route is one compiled entry of "routes", or the default.
@@ -119,6 +120,34 @@ func (s *site) host(name string) *host {
 		return s.hosts[s.publicHost]
 	}
 	return nil
+}
+
+// misdirected reports whether a request for one host of ours came over a TLS
+// connection that was made for another. Browsers share an HTTP/2 connection
+// between hosts of one certificate (RFC 9113 section 9.1.1); what the
+// connection was made by, such as the rules of a firewall for its server name,
+// would then count for the wrong portal. They come again with a connection of
+// its own when told 421. A server name that is none of ours says nothing, and
+// neither does that of a trusted peer, who speaks for all hosts.
+func (s *site) misdirected(r *http.Request, from peer) bool {
+	if r.TLS == nil || r.TLS.ServerName == "" || from.trusted {
+		return false
+	}
+	name := strings.ToLower(r.TLS.ServerName)
+	if !s.hostnames[name] {
+		return false
+	}
+	h := s.host(r.Host)
+	return h != nil && h.hostname != name
+}
+
+// Hostname is the name or address in a Host header, in lower case and without
+// the port.
+func Hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.Trim(strings.TrimSuffix(strings.ToLower(host), "."), "[]")
 }
 
 // normalHost brings a Host header into the form of host.name.

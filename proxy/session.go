@@ -23,6 +23,8 @@ type member struct {
 	view  *groups.View
 	head  *rendered
 	grant *claims.Grant // nil when the source gave nothing to renew with
+	// carried is the session itself, when nobody but the browser keeps it.
+	carried *carried
 
 	expires int64        // Unix nanoseconds
 	used    atomic.Int64 // Unix nanoseconds, to the second
@@ -123,6 +125,18 @@ func (t *sessions) dropLocked(gone []*member, user groups.UserID, hash [32]byte)
 	return gone
 }
 
+// drop takes one member out of the table. What it knows of the last use goes
+// into the one that is loaded next.
+func (t *sessions) drop(m *member) {
+	t.mu.Lock()
+	var gone []*member
+	if v, ok := t.table.Load(m.hash); ok && v == any(m) {
+		gone = t.dropLocked(nil, m.view.User.ID, m.hash)
+	}
+	t.mu.Unlock()
+	t.saveLeaving(gone)
+}
+
 // saveLeaving notes in the background when the members were last used. A
 // notice must not wait for the store, and until then leaving knows.
 func (t *sessions) saveLeaving(gone []*member) {
@@ -157,10 +171,7 @@ func (t *sessions) keep(m *member, generation int64) {
 // than a browser ever sends.
 const maxSessionCookies = 4
 
-// find answers the session of a request on a host, or nil. Two different
-// sessions in one request are none: nobody can tell which is the person's.
-// An error means that the store could not say.
-func (p *Proxy) find(s *site, r *http.Request, portal string) (*member, error) {
+func (p stored) find(s *site, r *http.Request, portal string) (*member, error) {
 	var found *member
 	tried := 0
 	for name, value := range cookies(r) {
@@ -223,6 +234,15 @@ func (p *Proxy) recall(ctx context.Context, s *site, hash [32]byte) (*member, er
 		}
 	}
 	used := m.used.Load()
+	if now-used > int64(s.idle) && now < m.expires && p.dir.Replicas() {
+		// Unused here; another replica may have served it all the time.
+		p.sessions.drop(m)
+		var err error
+		if m, err = p.load(ctx, s, hash); m == nil || err != nil {
+			return nil, err
+		}
+		used = m.used.Load()
+	}
 	if now >= m.expires || now-used > int64(s.idle) {
 		return nil, nil
 	}

@@ -7,7 +7,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/groupgate/groupgate/claims"
-	"github.com/groupgate/groupgate/groups"
 	"github.com/groupgate/groupgate/proxy/page"
 )
 
@@ -40,11 +39,11 @@ func (p *Proxy) signOut(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.dropSession(x)
+	p.keeper.forget(x)
 	if m == nil {
 		return p.signedOut(x, r, after)
 	}
-	if _, err := p.dir.EndLogins(r.Context(), groups.LoginFilter{ID: m.view.Login.ID}, "", "signed out", x.id); err != nil {
+	if err := p.keeper.end(r.Context(), &m.view.Login, "", "signed out", x.id); err != nil {
 		x.Header().Del("Set-Cookie")
 		return err
 	}

@@ -54,7 +54,8 @@ type site struct {
 	keys       *keyring
 	headers    *headerRules
 	hosts      map[string]*host
-	sites      []*host // the same, public host first
+	hostnames  map[string]bool // the same without ports
+	sites      []*host         // the same, public host first
 	trusted    []netip.Prefix
 	sources    map[string]claims.Source
 	logins     map[string]*LoginStats // by source
@@ -71,7 +72,7 @@ func compileSite(set Settings, ups *upstreams) (*site, error) {
 	}
 	s := &site{
 		set: set, scheme: u.Scheme, secure: u.Scheme == "https", prefix: set.Prefix,
-		publicHost: normalHost(u.Host, u.Scheme), hosts: map[string]*host{},
+		publicHost: normalHost(u.Host, u.Scheme), hosts: map[string]*host{}, hostnames: map[string]bool{},
 		trusted: set.TrustedProxies, sources: map[string]claims.Source{}, logins: map[string]*LoginStats{},
 		lifetime: set.Session.Lifetime, idle: set.Session.Idle, refresh: set.Session.Refresh,
 		sessionCookie: cookieWord, loginPrefix: cookieWord + "-login-",
@@ -156,8 +157,9 @@ func (s *site) addHost(name string, portal bool) {
 	if s.hosts[name] != nil {
 		return // a route may name the public host
 	}
-	h := &host{name: name, origin: s.scheme + "://" + name, portal: portal}
+	h := &host{name: name, hostname: Hostname(name), origin: s.scheme + "://" + name, portal: portal}
 	s.hosts[name] = h
+	s.hostnames[h.hostname] = true
 	s.sites = append(s.sites, h)
 }
 

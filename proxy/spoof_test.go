@@ -13,45 +13,20 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/groupgate/groupgate/claims/claimstest"
 	"github.com/groupgate/groupgate/proxy"
 )
 
 // evil is the value of everything a client must not be able to say.
-const evil = "evil-canary"
+const evil = claimstest.Evil
 
-// spoof is one way to speak in our name: header lines as they go over the
-// wire, and trailer lines where there is a body.
-type spoof struct {
-	name     string
-	lines    []string
-	trailers []string
-}
+type spoof claimstest.Spoof
 
-func spoofs() []spoof {
-	var all []spoof
-	one := func(name string, lines ...string) { all = append(all, spoof{name: name, lines: lines}) }
-	for _, owned := range []string{
-		"X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Preferred-Username", "X-Forwarded-Groups",
-		"X-Forwarded-Groups-Omitted", "X-Groupgate-Assertion", "X-Forwarded-Department",
-	} {
-		for _, spelling := range []string{
-			owned, strings.ToLower(owned), strings.ToUpper(owned), strings.ReplaceAll(owned, "-", "_"),
-			strings.ReplaceAll(owned, "-", "."), strings.Replace(owned, "-", "_", 1), strings.Replace(owned, "X-", "X_", 1),
-			strings.ReplaceAll(strings.ToLower(owned), "-", "_"), strings.ReplaceAll(owned, "-", "~"), strings.ReplaceAll(owned, "-", "!"),
-		} {
-			one("PX-01 PX-02 "+spelling, spelling+": "+evil)
-		}
-		one("PX-01 twice "+owned, owned+": "+evil, strings.ToLower(owned)+": "+evil, owned+": ")
-		one("PX-03 PX-04 Connection names "+owned, "Connection: "+owned, owned+": "+evil)
-		all = append(all, spoof{name: "PX-05 trailer " + owned, trailers: []string{owned + ": " + evil}})
+func spoofs() (all []spoof) {
+	for _, s := range claimstest.Spoofs("X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Preferred-Username", "X-Forwarded-Groups",
+		"X-Forwarded-Groups-Omitted", "X-Groupgate-Assertion", "X-Forwarded-Department") {
+		all = append(all, spoof(s))
 	}
-	one("PX-03 Connection names them with close", "Connection: close, X-Forwarded-User, x-forwarded-groups", "X-Forwarded-User: "+evil)
-	one("PX-03 Connection twice", "Connection: x-forwarded-user", "Connection: X-FORWARDED-GROUPS", "x-forwarded-groups: "+evil)
-	one("PX-04 Connection names Cookie", "Connection: Cookie, Host, X-Request-Id")
-	one("PX-10 where it came from", "X-Forwarded-For: "+evil, "X-Forwarded-Host: "+evil, "X-Forwarded-Proto: "+evil, "Forwarded: for="+evil,
-		"X-Forwarded-Uri: /"+evil, "X-Forwarded-Prefix: "+evil, "X-Forwarded-Port: "+evil, "X-Forwarded-Method: "+evil, "X-Real-Ip: "+evil,
-		"X-Original-Url: /"+evil, "X-Rewrite-Url: /"+evil, "X_Forwarded_Host: "+evil, "X.Real.Ip: "+evil, "x-original-uri: "+evil)
-	all = append(all, spoof{name: "PX-05 trailer in disguise", trailers: []string{"X_Forwarded_Groups: " + evil, "x.forwarded.user: " + evil, "X-Real-Ip: " + evil, "Cookie: a=" + evil}})
 	return all
 }
 
@@ -72,19 +47,19 @@ func (s spoof) request(r *rig, method, path, cookie string, more ...string) stri
 	if cookie != "" {
 		fmt.Fprintf(&b, "Cookie: %s\r\n", cookie)
 	}
-	for _, l := range append(more, s.lines...) {
+	for _, l := range append(more, s.Lines...) {
 		b.WriteString(l + "\r\n")
 	}
 	if method != "POST" {
 		return b.String() + "\r\n"
 	}
 	names := []string{"X-Checksum"}
-	for _, l := range s.trailers {
+	for _, l := range s.Trailers {
 		name, _, _ := strings.Cut(l, ":")
 		names = append(names, name)
 	}
 	fmt.Fprintf(&b, "Transfer-Encoding: chunked\r\nTrailer: %s\r\n\r\n4\r\nbody\r\n0\r\n", strings.Join(names, ", "))
-	for _, l := range append(s.trailers, "X-Checksum: 42") {
+	for _, l := range append(s.Trailers, "X-Checksum: 42") {
 		b.WriteString(l + "\r\n")
 	}
 	return b.String() + "\r\n"
@@ -96,24 +71,24 @@ func overTheWire(method, path string, status int, more ...string) func(*testing.
 		before := r.up.count()
 		res, err := r.raw(s.request(r, method, path, cookie, more...))
 		if err != nil {
-			t.Fatalf("%s: %v", s.name, err)
+			t.Fatalf("%s: %v", s.Name, err)
 		}
 		defer res.Body.Close()
 		if res.StatusCode != status {
-			t.Fatalf("%s: status %d", s.name, res.StatusCode)
+			t.Fatalf("%s: status %d", s.Name, res.StatusCode)
 		}
 		if status == http.StatusAccepted {
 			return res.Header, nil
 		}
 		if r.up.count() != before+1 {
-			t.Fatalf("%s: the upstream got %d requests", s.name, r.up.count()-before)
+			t.Fatalf("%s: the upstream got %d requests", s.Name, r.up.count()-before)
 		}
 		got := r.up.last(t)
 		if got.Header.Get(friendly) != "green" {
-			t.Errorf("%s: a header that is nobody's was lost", s.name)
+			t.Errorf("%s: a header that is nobody's was lost", s.Name)
 		}
 		if method == "POST" && got.Trailer.Get("X-Checksum") != "42" {
-			t.Errorf("%s: a trailer that is nobody's was lost: %v", s.name, got.Trailer)
+			t.Errorf("%s: a trailer that is nobody's was lost: %v", s.Name, got.Trailer)
 		}
 		return got.Header, got.Trailer
 	}
@@ -124,7 +99,7 @@ func overHTTP2(t *testing.T, r *rig, cookie string, s spoof) (http.Header, http.
 	t.Helper()
 	var body io.Reader = http.NoBody
 	method := "GET"
-	if s.trailers != nil {
+	if s.Trailers != nil {
 		method, body = "POST", io.MultiReader(strings.NewReader("body"))
 	}
 	req, err := http.NewRequest(method, r.server.URL+"/", body)
@@ -133,13 +108,13 @@ func overHTTP2(t *testing.T, r *rig, cookie string, s spoof) (http.Header, http.
 	}
 	req.Header.Set(friendly, "green")
 	req.Header.Set("Cookie", cookie)
-	for _, l := range s.lines {
+	for _, l := range s.Lines {
 		name, value, _ := strings.Cut(l, ": ")
 		if name != "Connection" {
 			req.Header[name] = append(req.Header[name], value)
 		}
 	}
-	for _, l := range s.trailers {
+	for _, l := range s.Trailers {
 		name, value, _ := strings.Cut(l, ": ")
 		if req.Trailer == nil {
 			req.Trailer = http.Header{}
@@ -150,16 +125,16 @@ func overHTTP2(t *testing.T, r *rig, cookie string, s spoof) (http.Header, http.
 	defer tr.CloseIdleConnections()
 	res, err := tr.RoundTrip(req)
 	if err != nil {
-		t.Fatalf("%s: %v", s.name, err)
+		t.Fatalf("%s: %v", s.Name, err)
 	}
 	defer res.Body.Close()
 	io.Copy(io.Discard, res.Body)
 	if res.StatusCode != 200 || res.ProtoMajor != 2 {
-		t.Fatalf("%s: status %d over %s", s.name, res.StatusCode, res.Proto)
+		t.Fatalf("%s: status %d over %s", s.Name, res.StatusCode, res.Proto)
 	}
 	got := r.up.last(t)
 	if got.Header.Get(friendly) != "green" {
-		t.Errorf("%s: a header that is nobody's was lost", s.name)
+		t.Errorf("%s: a header that is nobody's was lost", s.Name)
 	}
 	return got.Header, got.Trailer
 }
@@ -225,18 +200,18 @@ func runSpoofs(t *testing.T, r *rig, doors []door) {
 					sent = cookie
 				}
 				h, trailer := d.knock(t, r, sent, s)
-				noSpoof(t, s.name, h, trailer, ours)
+				noSpoof(t, s.Name, h, trailer, ours)
 				for name, value := range want {
 					got := h.Values(name)
 					switch {
 					case d.signedIn && (len(got) != 1 || got[0] != value):
-						t.Errorf("%s: %s is %q, want %q", s.name, name, got, value)
+						t.Errorf("%s: %s is %q, want %q", s.Name, name, got, value)
 					case !d.signedIn && got != nil:
-						t.Errorf("%s: %s is %q without a session", s.name, name, got)
+						t.Errorf("%s: %s is %q without a session", s.Name, name, got)
 					}
 				}
 				if a := h.Get("X-Groupgate-Assertion"); d.signedIn != strings.HasPrefix(a, "eyJ") {
-					t.Errorf("%s: assertion %q", s.name, a)
+					t.Errorf("%s: assertion %q", s.Name, a)
 				}
 			}
 		})

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"container/list"
+	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +16,8 @@ import (
 
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/groupgate/groupgate/groups"
 )
 
 // What a password may be tried how often, contract section 8.
@@ -190,6 +194,79 @@ func (t *throttle) sweep(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.forget(now.Sub(t.base))
+}
+
+// takeAttempt counts one attempt for all keys, or for none of them. Memory is
+// asked first: it knows no more than all there is, and what it refuses costs
+// the store nothing. Where replicas share the store, what all of them saw
+// decides; of one replica one attempt at a time, lest a flood of them undo
+// each other's transactions.
+func (p *Proxy) takeAttempt(ctx context.Context, keys ...throttleKey) error {
+	now := p.now()
+	if err := p.throttle.take(now, keys...); err != nil || !p.dir.Replicas() {
+		return err
+	}
+	select {
+	case p.counting <- struct{}{}:
+		defer func() { <-p.counting }()
+	case <-ctx.Done():
+		return fmt.Errorf("attempt not counted: %w: %w", groups.ErrUnavailable, ctx.Err())
+	}
+	hashes := make([][16]byte, len(keys))
+	for i, k := range keys {
+		hashes[i] = k.hash
+	}
+	var refused error
+	err := p.dir.CountAttempts(ctx, hashes, func(noted []json.RawMessage) ([]json.RawMessage, time.Time) {
+		var all throttle
+		all.restore(hashes, noted)
+		refused = all.take(now, keys...)
+		return all.noted(hashes), now.Add(longestBlock + offenceMemory)
+	})
+	if err != nil {
+		return fmt.Errorf("attempt not counted: %w", err)
+	}
+	return refused
+}
+
+// notedAttempts is what replicas tell each other of one key; times are
+// nanoseconds since 1970.
+type notedAttempts struct {
+	At      []time.Duration `json:"at,omitempty"`
+	Latest  time.Duration   `json:"latest"`
+	Blocked time.Duration   `json:"blocked,omitempty"`
+	Blocks  int             `json:"blocks,omitempty"`
+}
+
+// restore fills an empty throttle with what was noted. What cannot be read
+// counts as nothing: a version after this one may write it otherwise.
+func (t *throttle) restore(hashes [][16]byte, noted []json.RawMessage) {
+	t.keys, t.base = map[[16]byte]*list.Element{}, time.Unix(0, 0)
+	for i, body := range noted {
+		var n notedAttempts
+		if body == nil || json.Unmarshal(body, &n) != nil {
+			continue
+		}
+		in := &t.quiet
+		if n.Blocks > 0 {
+			in = &t.offenders
+		}
+		t.keys[hashes[i]] = in.PushBack(&attempts{hash: hashes[i], at: n.At, latest: n.Latest, blocked: n.Blocked, blocks: n.Blocks})
+	}
+}
+
+// noted is what restore takes; nil for a key of which nothing is known.
+func (t *throttle) noted(hashes [][16]byte) []json.RawMessage {
+	out := make([]json.RawMessage, len(hashes))
+	for i, hash := range hashes {
+		e := t.keys[hash]
+		if e == nil {
+			continue
+		}
+		a := e.Value.(*attempts)
+		out[i], _ = json.Marshal(notedAttempts{a.at, a.latest, a.blocked, a.blocks}) // numbers
+	}
+	return out
 }
 
 // maxUserName bounds a user name, in bytes. A longer one is nobody's.

@@ -161,7 +161,7 @@ func knownMethod(m string) string {
 // source's is left out, and what is not there has none.
 func ownName(endpoint string) string {
 	switch endpoint {
-	case "/sign_in", "/start", "/handover", "/sign_out", "/auth", "/auth/redirect", "/userinfo", "/password", "/jwks.json":
+	case "/sign_in", "/start", "/handover", "/sign_out", "/auth", "/auth/redirect", envoyEndpoint, "/userinfo", "/password", "/jwks.json":
 		return endpoint
 	}
 	if endpoint == consoleEndpoint || strings.HasPrefix(endpoint, consoleEndpoint+"/") {

@@ -22,6 +22,7 @@ func (p *Proxy) userinfo(x *exchange, r *http.Request) error {
 		return nil
 	}
 	x.member = m
+	x.carry(x.Header())
 	v := m.view
 	memberships, err := p.dir.Why(r.Context(), v)
 	if err != nil {

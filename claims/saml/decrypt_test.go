@@ -132,6 +132,9 @@ func unreadable(r *rig) map[string]func(sealed *etree.Element) {
 // SM-15: whatever is wrong with what is encrypted, there is one answer, no
 // panic, and the next one is read.
 func TestSM15OneAnswer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine; takes many times as long under the race detector")
+	}
 	t.Parallel()
 	r := newRig(t, withEC, func(o *idpOptions) { o.Encrypt = "aes256-gcm" })
 	var answers []string
@@ -152,6 +155,9 @@ func TestSM15OneAnswer(t *testing.T) {
 // SM-15: inside a signed response the provider itself chose the text; CBC is
 // read there, and what is wrong with it has the same one answer.
 func TestSM15CBC(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine; takes many times as long under the race detector")
+	}
 	t.Parallel()
 	r := newRig(t, withEC, func(o *idpOptions) { o.SignResponse, o.Encrypt = true, "aes256-cbc" })
 	cut := func(n int) func(*etree.Element) {

@@ -306,6 +306,9 @@ func TestSM17TimesAreExact(t *testing.T) {
 
 // SM-19: what was used is remembered for longer than any clock believes it.
 func TestSM19RememberedLongEnough(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine; takes many times as long under the race detector")
+	}
 	t.Parallel()
 	r := newRig(t, withEC)
 	r.idp.Lie(at("", func(a *etree.Element) {

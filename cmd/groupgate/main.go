@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	_ "time/tzdata" // a rule's condition may name a time zone, and an image made from scratch has none
 
 	"github.com/spf13/cobra"
 
@@ -68,7 +69,8 @@ func commands(in io.Reader, out, errOut io.Writer) *cobra.Command {
 	addPlan(with, &path, out)
 	addImport(with, &path, out)
 	addUser(with, &path, in, out, errOut)
-	root.AddCommand(&cobra.Command{
+	addStore(with, &path, out)
+	root.AddCommand(migrations(out, errOut), &cobra.Command{
 		Use: "schema", Short: "Print the JSON Schema of the configuration, for editors", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			schema, err := config.Schema()

@@ -39,7 +39,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "world": world, "directory": directory, "api": api, "ready": ready, "signin": signIn, "request": request, "json": validJSON,
+			"exits": exits, "world": world, "directory": directory, "api": api, "ready": ready, "signin": signIn, "request": request, "json": validJSON, "keypair": keyPair,
 		},
 	})
 }

@@ -1,11 +1,16 @@
-// Drives Chromium through a scenario and says what it saw.
+// Drives one Chromium through many scenarios at once and says what it saw.
 //
-//   node browser.mjs < scenario.json
-//   node browser.mjs live
+//   node browser.mjs
 //
-// Live, the first line is the scenario without steps, and each line after it is
-// a step, which is answered by a line of its own: {"value":...}, or {"error":...}.
-// The end of the input ends it.
+// Every line of the input is about one scenario, which has a number:
+//
+//   {"id":1,"scenario":{...}}   begin, in a profile of its own; with "steps" do
+//                               them, end, and answer as for the end
+//   {"id":1,"step":{...}}       answer {"id":1,"value":...}, or {"id":1,"error":...}
+//   {"id":1,"end":true}         answer {"id":1,"seen":{...}}
+//
+// Every answer is a line; those of one scenario come in the order of its lines.
+// The end of the input ends the browser.
 //
 // The scenario is {"width","height","scheme":"light|dark","locale":"de-DE",
 // "pages":["http://..."],"own":["http://..."],"steps":[...]}. Requests go to origins in "own" or in
@@ -17,7 +22,7 @@
 //   {"expect": TEXT}                    visible text of the page
 //   {"status": 403}                     of the page's own answer
 //   {"url": TEXT}                       a part of the page's address
-//   {"shot": FILE}                      the whole page, PNG
+//   {"shot": FILE}                      the whole page, PNG; with "window": true what is in the window
 //   {"measure": NAME}                   title, size and what sticks out sideways
 //   {"size": [WIDTH, HEIGHT]}, {"scheme": "dark"}, {"text": "200%"}
 //                                       of the page that is open
@@ -39,33 +44,23 @@
 //   {"focus": true}                     what has the focus, as "tabs" says it
 //   {"where": true}                     the page's address
 //   {"look": NAME}                      "measure" and "axe" in one, answered at once
+//   {"survey": true}                    the texts that people read, and what is cut off, dialogs too
 //
 // "refusals": true takes the API's answers of 4xx as what is meant to happen, and
 // those about the console's icon, which the browser asks for when it likes.
 //
-// It prints {"measures":{...},"axe":{...},"tabs":{...},"console":[...],"foreign":[...],"error":"..."}:
+// What was seen is {"measures":{...},"axe":{...},"tabs":{...},"console":[...],"foreign":[...],"error":"..."}:
 // what watched pages wrote to the console as a warning or an error (a breach of
 // the Content-Security-Policy is one), and what they asked of other origins.
+import { existsSync } from 'node:fs';
 import process from 'node:process';
 import { createInterface } from 'node:readline';
 import { AxeBuilder } from '@axe-core/playwright';
 import { chromium } from 'playwright-core';
 
-const live = process.argv[2] === 'live';
-const lines = createInterface({ input: process.stdin, crlfDelay: Infinity })[Symbol.asyncIterator]();
-let input = '';
-if (live) {
-  input = (await lines.next()).value;
-} else {
-  for await (const line of lines) input += line;
-}
-const scenario = JSON.parse(input);
-const seen = { measures: {}, axe: {}, tabs: {}, console: [], foreign: [] };
-const visited = new Set(); // addresses of pages
-const noted = []; // on the console, each with the address that could not be loaded
-
 const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  // The shell is Chromium without windows, and takes half as long.
+  executablePath: process.env.CHROMIUM ?? ['/usr/bin/chromium-headless-shell', '/usr/bin/chromium'].find(existsSync),
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'],
 });
@@ -108,6 +103,42 @@ const measure = () => {
   };
 };
 
+// survey runs in the page: what people read, and what does not fit. Dialogs are
+// looked at one after the other.
+const survey = () => {
+  const root = document.documentElement;
+  const out = { lang: root.lang, title: document.title, texts: [], clipped: [], dialogs: 0 };
+  const texts = new Set();
+  const name = (e) => `${e.tagName.toLowerCase()}${e.id && `#${e.id}`} ${JSON.stringify(e.textContent.trim().slice(0, 40))}`;
+  const unseen = (e) => e && (e.clientWidth === 1 && getComputedStyle(e).overflow === 'hidden' || unseen(e.parentElement)); // for those who listen
+  const scrolls = (e) => e && (/auto|scroll/.test(getComputedStyle(e).overflowX) && e.scrollWidth > e.clientWidth ? e : scrolls(e.parentElement));
+  const look = (top) => {
+    const within = top === root ? root.clientWidth : Math.ceil(top.getBoundingClientRect().right);
+    if (root.scrollWidth > root.clientWidth) out.clipped.push(`${name(top).slice(0, 60)}: the page scrolls sideways, ${root.scrollWidth} in ${root.clientWidth}`);
+    for (const e of top.querySelectorAll('*')) {
+      if (!e.checkVisibility({ visibilityProperty: true })) continue;
+      const foreign = e.closest('[lang]') !== root;
+      for (const n of e.childNodes) if (n.nodeType === Node.TEXT_NODE && !foreign && !e.closest('code, pre, textarea')) texts.add(n.data.replace(/\s+/g, ' ').trim());
+      for (const a of ['aria-label', 'title', 'placeholder', 'data-label']) if (!foreign && e.hasAttribute(a)) texts.add(e.getAttribute(a));
+      if (!e.matches('button, a, summary, input, select, textarea, label, th, .badge, h1, h2, h3')) continue;
+      const box = e.getBoundingClientRect();
+      if (scrolls(e.parentElement) || unseen(e)) continue;
+      const cut = e.matches('input, select, textarea') ? false : getComputedStyle(e).display !== 'inline' && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 2);
+      if (cut || box.left < -0.5 || box.right > within + 0.5) out.clipped.push(`${name(e)} ${Math.round(box.left)}-${Math.round(box.right)} of ${within}`);
+    }
+  };
+  const open = document.querySelector('dialog[open]');
+  look(open ?? root);
+  for (const dialog of open ? [] : document.querySelectorAll('dialog')) {
+    dialog.showModal();
+    out.dialogs++;
+    look(dialog);
+    dialog.close();
+  }
+  out.texts = [...texts].filter((t) => /\p{L}{2}/u.test(t));
+  return out;
+};
+
 // focused runs in the page: the control with the focus, and how one sees that.
 const focused = () => {
   const e = document.activeElement;
@@ -131,7 +162,8 @@ async function axe(page) {
     if (dialog) dialog.style.visibility = shown ? '' : 'visible';
   };
   await page.evaluate(behind, false);
-  const found = await new AxeBuilder({ page }).options({ rules: { 'target-size': { enabled: true } } }).analyze();
+  // Its other mode, for frames of other sites, opens a page for each look.
+  const found = await new AxeBuilder({ page }).setLegacyMode().options({ rules: { 'target-size': { enabled: true } } }).analyze();
   await page.evaluate(behind, true);
   const where = (v) => v.nodes.map((n) => `${v.id}: ${n.target.join(' ')}: ${n.failureSummary}`);
   return { violations: found.violations.flatMap(where), unsure: found.incomplete.flatMap(where), passes: found.passes.map((p) => p.id) };
@@ -148,8 +180,8 @@ async function tabs(page) {
   return all;
 }
 
-// act does one step, and answers what it asks for.
-async function act(page, answer, step, fail) {
+// act does one step of a scenario, and answers what it asks for.
+async function act({ page, answer, seen }, step, fail) {
   if (step.goto) {
     await page.goto(step.goto, { waitUntil: 'load' });
   } else if (step.fill) {
@@ -164,7 +196,7 @@ async function act(page, answer, step, fail) {
   } else if (step.url) {
     await page.waitForURL((u) => u.href.includes(step.url));
   } else if (step.shot) {
-    await page.screenshot({ path: step.shot, fullPage: true });
+    await page.screenshot({ path: step.shot, fullPage: !step.window });
   } else if (step.measure) {
     seen.measures[step.measure] = await settled(page);
   } else if (step.size) {
@@ -203,7 +235,7 @@ async function act(page, answer, step, fail) {
     await file.saveAs(step.to);
     return file.suggestedFilename();
   } else if (step.see) {
-    await page.locator(step.see).first().waitFor({ state: 'visible' });
+    await page.locator(`${step.see} >> visible=true`).first().waitFor();
   } else if (step.gone) {
     await page.locator(`${step.gone} >> visible=true`).first().waitFor({ state: 'hidden' });
   } else if (step.read) {
@@ -216,6 +248,8 @@ async function act(page, answer, step, fail) {
     return page.evaluate(focused);
   } else if (step.where) {
     return page.url();
+  } else if (step.survey) {
+    return page.evaluate(survey);
   } else if (step.look) {
     return { measure: await page.evaluate(measure), axe: await axe(page) };
   } else {
@@ -224,34 +258,33 @@ async function act(page, answer, step, fail) {
   return undefined;
 }
 
-async function run(page, answer) {
-  for (const [i, step] of scenario.steps.entries()) {
-    await act(page, answer, step, (why) => { throw new Error(`step ${i + 1} ${JSON.stringify(step)}: ${why}; at ${page.url()}`); });
+async function run(tab, steps) {
+  for (const [i, step] of steps.entries()) {
+    await act(tab, step, (why) => { throw new Error(`step ${i + 1} ${JSON.stringify(step)}: ${why}; at ${tab.page.url()}`); });
   }
 }
 
-// converse does steps as they come. One that fails is answered, and the next
-// one may follow it. A page that was left while it was read is read again.
-async function converse(page, answer) {
-  for await (const line of lines) {
-    let said = { error: '' };
-    for (let tries = 0; tries < 5 && said.error !== undefined; tries++) {
-      try {
-        if (tries > 0) await page.waitForLoadState('load');
-        said = { value: await act(page, answer, JSON.parse(line), (why) => { throw new Error(why); }) };
-      } catch (err) {
-        said = { error: `${err.message}; at ${page.url()}` };
-        if (!/context was destroyed|because of a navigation/.test(err.message)) break;
-      }
+// converse does one step and says what came of it. One that fails may be
+// followed by others. A page that was left while it was read is read again.
+async function converse(tab, step) {
+  for (let tries = 0; ; tries++) {
+    try {
+      if (tries > 0) await tab.page.waitForLoadState('load');
+      return { value: await act(tab, step, (why) => { throw new Error(why); }) };
+    } catch (err) {
+      if (tries === 4 || !/context was destroyed|because of a navigation/.test(err.message)) return { error: `${err.message}; at ${tab.page.url()}` };
     }
-    process.stdout.write(`${JSON.stringify(said)}\n`);
   }
 }
 
-try {
+// open begins a scenario: one page in a profile of its own.
+async function open(scenario) {
+  const seen = { measures: {}, axe: {}, tabs: {}, console: [], foreign: [] };
+  const visited = new Set(); // addresses of pages
+  const noted = []; // on the console, each with the address that could not be loaded
   const context = await browser.newContext({
     viewport: { width: scenario.width ?? 1280, height: scenario.height ?? 800 }, colorScheme: scenario.scheme ?? 'light',
-    locale: scenario.locale ?? 'en-US', reducedMotion: live ? 'reduce' : 'no-preference',
+    locale: scenario.locale ?? 'en-US', reducedMotion: scenario.steps ? 'no-preference' : 'reduce',
   });
   const page = await context.newPage();
   page.setDefaultTimeout(scenario.timeout ?? 15000);
@@ -276,12 +309,36 @@ try {
     if (r.isNavigationRequest() || watched(r.frame().url())) seen.foreign.push(r.url());
     return route.abort();
   });
-  await (live ? converse : run)(page, answer);
-} catch (err) {
-  seen.error = err.message;
-} finally {
-  await browser.close();
+  const end = async () => {
+    await context.close();
+    // The browser notes every page that answers with an error, before it is there.
+    seen.console.push(...noted.filter((n) => !visited.has(n.own)).map((n) => n.text));
+    return seen;
+  };
+  return { page, answer, seen, end };
 }
-// The browser notes every page that answers with an error, before it is there.
-seen.console.push(...noted.filter((n) => !visited.has(n.own)).map((n) => n.text));
-process.stdout.write(`${JSON.stringify(seen)}\n`);
+
+// tell does what one line says, with the scenario's tab, and answers the tab.
+async function tell(tab, { id, scenario, step }) {
+  const say = (what) => process.stdout.write(`${JSON.stringify({ id, ...what })}\n`);
+  if (step) {
+    say(await converse(tab, step));
+    return tab;
+  }
+  let error;
+  if (scenario) {
+    tab = await open(scenario);
+    if (!scenario.steps) return tab;
+    error = await run(tab, scenario.steps).then(() => undefined, (err) => err.message);
+  }
+  say({ seen: { ...await tab.end(), error } });
+  return undefined;
+}
+
+const tabsOf = new Map(); // by the scenario's number, as promises: each waits for the line before
+for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
+  const told = JSON.parse(line);
+  const next = Promise.resolve(tabsOf.get(told.id)).then((tab) => tell(tab, told));
+  tabsOf.set(told.id, next);
+}
+await browser.close();

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Go: Chromium, Node, SimpleSAMLphp with
-# PHP, OpenLDAP and Samba's Active Directory from Debian, the OpenID provider,
-# the browser driver and the accessibility checks from npm (pinned in
-# package.json).
+# PHP, OpenLDAP, Samba's Active Directory, nginx, Caddy, HAProxy, PostgreSQL,
+# PgBouncer and Buildah from Debian, the OpenID provider, the browser driver and the
+# accessibility checks from npm (pinned in package.json).
 # It may run any number of times; when everything is there it takes a moment.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("${@:2}"); }
-need chromium chromium
+need chromium-headless-shell chromium-headless-shell
 need node nodejs
 need npm npm
 need gcc gcc libc6-dev # for the race detector
@@ -18,7 +18,8 @@ need php php-cli
 # Samba is many packages: a domain is made by one that nothing depends on.
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 for package in simplesamlphp php-xml php-mbstring php-curl \
-	slapd ldap-utils \
+	slapd ldap-utils nginx caddy haproxy systemd postgresql pgbouncer \
+	buildah skopeo umoci \
 	samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind ldb-tools; do
 	installed $package || missing+=("$package")
 done
@@ -62,5 +63,14 @@ if ! go version -m bin/h2spec 2>/dev/null | grep -qF "$h2spec	$h2spec_version"; 
 	echo "installing h2spec"
 	GOBIN="$here/bin" CGO_ENABLED=0 go install $h2spec/cmd/h2spec@$h2spec_version
 fi
+# The ACME authority of Let's Encrypt's for tests, and its name server.
+pebble=github.com/letsencrypt/pebble/v2 pebble_version=v2.10.1
+if ! go version -m bin/pebble 2>/dev/null | grep -qF "$pebble	$pebble_version" || [ ! -x bin/pebble-challtestsrv ]; then
+	echo "installing pebble"
+	GOBIN="$here/bin" CGO_ENABLED=0 go install $pebble/cmd/pebble@$pebble_version $pebble/cmd/pebble-challtestsrv@$pebble_version
+fi
+# What renders the Helm chart and the Kustomize folders: a module of its own.
+# Go knows by itself whether it is up to date.
+(cd ../kubetest/kuberender && GOBIN="$here/bin" CGO_ENABLED=0 go install .)
 version() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null || echo '?'; }
-echo "chromium $(version chromium), node $(node --version), oidc-provider $(have oidc-provider), playwright-core $(have playwright-core), axe $(have @axe-core/playwright), simplesamlphp $(version simplesamlphp), slapd $(version slapd), samba $(version samba)"
+echo "chromium $(version chromium-headless-shell), node $(node --version), oidc-provider $(have oidc-provider), playwright-core $(have playwright-core), axe $(have @axe-core/playwright), simplesamlphp $(version simplesamlphp), slapd $(version slapd), samba $(version samba), nginx $(version nginx), caddy $(version caddy), haproxy $(version haproxy), postgresql $(version postgresql), pgbouncer $(version pgbouncer)"

@@ -1,5 +1,6 @@
 // Package testenv starts the real servers that the tests need, on loopback and
-// in folders of their own: OpenLDAP, and Samba as an Active Directory.
+// in folders of their own: OpenLDAP, Samba as an Active Directory, PostgreSQL
+// and PgBouncer.
 package testenv
 
 import (
@@ -100,9 +101,14 @@ func (w *words) String() string {
 }
 
 func start(name string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(name, args...), ended: make(chan struct{})}
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return startCommand(cmd)
+}
+
+func startCommand(cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -122,6 +128,12 @@ func (p *process) stop() {
 		_ = p.cmd.Process.Kill()
 		<-p.ended
 	}
+}
+
+// kill ends the process without asking.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.ended
 }
 
 // until waits for the server to answer.
@@ -155,10 +167,10 @@ func run(input string, environment []string, name string, args ...string) (strin
 	return string(out), nil
 }
 
-// certificate writes ca.pem, server.pem and server.key for one address to a
-// folder. Samba's own certificates may have a negative serial number, which Go
-// refuses.
-func certificate(dir string, address net.IP) error {
+// certificate writes ca.pem, server.pem and server.key for one address, and
+// for names, to a folder. Samba's own certificates may have a negative serial
+// number, which Go refuses.
+func certificate(dir string, address net.IP, names ...string) error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -177,7 +189,7 @@ func certificate(dir string, address net.IP) error {
 		SerialNumber: big.NewInt(now.UnixNano() + 1), Subject: pkix.Name{CommonName: "directory"},
 		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{address},
+		DNSNames: append(names, "localhost"), IPAddresses: []net.IP{address},
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
 	if err != nil {

@@ -3,8 +3,10 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,10 +14,17 @@ import (
 )
 
 // rows is a result that is being read.
-type rows = sql.Rows
+type rows struct{ result }
+
+type result interface {
+	Next() bool
+	Scan(into ...any) error
+	Err() error
+	Close() error
+}
 
 // querier runs one reading statement. Texts are few and fixed, so that each is
-// prepared once.
+// put into the words of the database and prepared once; see dialect.go.
 type querier interface {
 	query(ctx context.Context, text string, args ...any) (*rows, error)
 }
@@ -37,7 +46,7 @@ func (s *statements) get(ctx context.Context, text string) (*sql.Stmt, error) {
 		return st, nil
 	}
 	// Not under the lock: it may have to wait for a connection.
-	st, err := s.prepare(ctx, text)
+	st, err := s.prepare(ctx, sqliteText(text))
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +84,11 @@ func (s *statements) query(ctx context.Context, text string, args ...any) (*rows
 	if err != nil {
 		return nil, err
 	}
-	return st.QueryContext(ctx, args...)
+	r, err := st.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	return &rows{r}, nil
 }
 
 func (s *statements) exec(ctx context.Context, text string, args ...any) (int64, error) {
@@ -115,7 +128,7 @@ func each(ctx context.Context, q querier, fn func(*rows) error, text string, arg
 		err = fn(r)
 	}
 	err = errors.Join(err, r.Err(), r.Close())
-	if t, ok := q.(*tx); ok && err != nil {
+	if t, ok := q.(*tx); ok {
 		return t.note(ctx, err)
 	}
 	return err
@@ -175,8 +188,17 @@ func fold(s string) string {
 	return s
 }
 
+// document is a JSON parameter in the making: a byte 0 in it stands for itself,
+// which JSON would write as an escape.
+type document string
+
+// Value is the parameter for SQLite.
+func (d document) Value() (driver.Value, error) {
+	return strings.ReplaceAll(string(d), "\x00", `\u0000`), nil
+}
+
 // jsonRows writes rows of text as one JSON parameter: [["a","b"],["c","d"]].
-func jsonRows[T any](all []T, columns func(T) []string) string {
+func jsonRows[T any](all []T, columns func(T) []string) document {
 	b := []byte{'['}
 	for i, row := range all {
 		if i > 0 {
@@ -191,11 +213,11 @@ func jsonRows[T any](all []T, columns func(T) []string) string {
 		}
 		b = append(b, ']')
 	}
-	return string(append(b, ']'))
+	return document(append(b, ']'))
 }
 
 // jsonList writes one JSON array of text.
-func jsonList(all []string) string {
+func jsonList(all []string) document {
 	b := []byte{'['}
 	for i, s := range all {
 		if i > 0 {
@@ -203,11 +225,15 @@ func jsonList(all []string) string {
 		}
 		b = appendJSON(b, s)
 	}
-	return string(append(b, ']'))
+	return document(append(b, ']'))
 }
 
 // jsonUsers writes one JSON array of ids.
-func jsonUsers(all []groups.UserID) string {
+func jsonUsers(all []groups.UserID) document {
+	return jsonNumbers(all)
+}
+
+func jsonNumbers[T ~int64](all []T) document {
 	b := []byte{'['}
 	for i, id := range all {
 		if i > 0 {
@@ -215,12 +241,13 @@ func jsonUsers(all []groups.UserID) string {
 		}
 		b = fmt.Appendf(b, "%d", int64(id))
 	}
-	return string(append(b, ']'))
+	return document(append(b, ']'))
 }
 
 // appendJSON quotes s and keeps every byte. encoding/json would put U+FFFD for
 // what is not UTF-8, and the value would never again equal what the directory
 // has: values are compared byte for byte. SQLite takes any byte from 0x20 on.
+// For 0 see document.
 func appendJSON(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
@@ -228,7 +255,7 @@ func appendJSON(b []byte, s string) []byte {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':
 			b = append(b, '\\', c)
-		case c < 0x20:
+		case c < 0x20 && c != 0:
 			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		default:
 			b = append(b, c)

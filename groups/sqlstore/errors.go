@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
 
@@ -18,12 +19,13 @@ var errEnded = errors.New("the transaction has ended")
 
 // failed names the step and gives the error the meaning that groups.Store
 // promises. It is the only place that looks at a driver's codes. Nothing in it
-// comes from a row: SQLite names columns in its messages, never values.
+// comes from a row: SQLite names columns in its messages, never values, and of
+// what PostgreSQL says the code is kept.
 func failed(step string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("sqlite: %s: %w", step, meaning(err))
+	return fmt.Errorf("store: %s: %w", step, meaning(err))
 }
 
 func meaning(err error) error {
@@ -34,8 +36,11 @@ func meaning(err error) error {
 		return groups.ErrNotFound
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: %w", groups.ErrUnavailable, err)
-	case errors.Is(err, sql.ErrConnDone), errors.Is(err, driver.ErrBadConn), closedText(err):
+	case errors.Is(err, errLost), errors.Is(err, sql.ErrConnDone), errors.Is(err, driver.ErrBadConn), closedText(err):
 		return fmt.Errorf("%w: %v", groups.ErrUnavailable, err)
+	}
+	if code := pgCode(err); code != "" {
+		return pgMeaning(code, err)
 	}
 	switch code := codeOf(err); {
 	case unavailable(code):
@@ -77,3 +82,42 @@ func closedText(err error) bool {
 	}
 	return false
 }
+
+// pgCode is PostgreSQL's SQLSTATE; "" when the error is another's.
+func pgCode(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+// pgMeaning leaves out PostgreSQL's words, which may quote a value. The codes
+// are in appendix A of its documentation.
+func pgMeaning(code string, err error) error {
+	where := ""
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.ConstraintName != "" {
+		where = ", " + e.ConstraintName
+	}
+	is := func(meaning error) error { return fmt.Errorf("%w: SQLSTATE %s%s", meaning, code, where) }
+	switch {
+	case code == "23505":
+		return is(groups.ErrConflict)
+	case code == "23503", code == "23502":
+		return is(groups.ErrNotFound)
+	case pgUnavailable(code):
+		return is(groups.ErrUnavailable)
+	}
+	return fmt.Errorf("SQLSTATE %s%s", code, where)
+}
+
+// pgUnavailable: another time, or at another server, it may go well.
+func pgUnavailable(code string) bool {
+	switch code[:min(2, len(code))] {
+	case "08", "28", "40", "53", "57", "58", "XX", "F0":
+		return true
+	}
+	return code == "25006" || code == "55P03" || code == "3D000" // read-only; not now; gone
+}
+
+// pgAgain: the transaction got in the way of another, and has to begin again.
+func pgAgain(code string) bool { return code == "40001" || code == "40P01" }

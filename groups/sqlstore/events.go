@@ -110,7 +110,7 @@ func bounds(w *where, id string, q groups.EventQuery) {
 	hours := numbered.ReplaceAllString(t.text.String(), "?")
 	w.add(true, id+` >= (select min(first_id) from tallies where `+hours+`)`, t.args...)
 	// One upper bound: SQLite goes by one, and would take the other.
-	w.add(true, id+` < min(?, (select max(last_id) from tallies where `+hours+`) + 1)`, append([]any{beforeOf(q.Before)}, t.args...)...)
+	w.add(true, id+` < least(?, (select max(last_id) from tallies where `+hours+`) + 1)`, append([]any{beforeOf(q.Before)}, t.args...)...)
 }
 
 var numbered = regexp.MustCompile(`\$[0-9]+`)
@@ -128,7 +128,7 @@ func (r reader) Tally(ctx context.Context, from time.Time, step time.Duration, s
 		err := r.Scan(&hour, &t.Kind, &t.Source, &t.Events, &t.Added, &t.Removed)
 		t.At = when(hour * hourMicros)
 		return err
-	}, `select $1 + (hour - $1) / $2 * $2 as begin, kind, source, sum(n), sum(added), sum(removed) from tallies
+	}, `select $1 + (hour - $1) / $2 * $2 as begin, kind, source, cast(sum(n) as bigint), cast(sum(added) as bigint), cast(sum(removed) as bigint) from tallies
 		where hour >= $1 and hour < $3 group by begin, kind, source order by begin, kind, source`,
 		first, width, first+width*int64(steps))
 }
@@ -164,7 +164,7 @@ func (t *tx) AddEvents(ctx context.Context, events ...groups.Event) error {
 			return failed("add event", err)
 		}
 		if e.At.IsZero() {
-			e.At = t.s.opts.Now()
+			e.At = t.now()
 		}
 		err = t.do(ctx, "add event", `insert into events (at, kind, user_id, source, grp, request, body) values ($1, $2, $3, $4, $5, $6, $7)`,
 			micros(e.At), e.Kind, int64(e.User), e.Source, e.Group, e.Request, body)

@@ -21,7 +21,7 @@ func (r reader) FindGroups(ctx context.Context, q groups.GroupQuery) ([]groups.G
 		only = ` where ` + only
 	}
 	w.text.Reset()
-	w.write(`select * from (select ` + groupColumns + ` as members from groups g` + only + `)`)
+	w.write(`select * from (select ` + groupColumns + ` as members from groups g` + only + `) found`)
 	switch {
 	case !q.ByMembers:
 		w.write(` order by name`)
@@ -56,7 +56,7 @@ func (r reader) GroupFacts(ctx context.Context, names []string) (map[string]grou
 	}, `select distinct g.name, coalesce((select at from events where id = (
 			select max(event_id) from mentions where what = 'group' and name = g.name)), 0), coalesce(r.rule, '') from groups g
 		left join reasons r on r.group_id = g.id and exists (select 1 from grants where reason_id = r.id)
-		where g.name in (select value from json_each($1)) order by 1, 3`, jsonList(names))
+		where g.name in texts($1) order by 1, 3`, jsonList(names))
 	if err != nil {
 		return nil, failed("group facts", err)
 	}
@@ -69,7 +69,7 @@ func (r reader) CountMembersAmong(ctx context.Context, group string, users []gro
 	if err != nil {
 		return 0, err
 	}
-	n, err := one(ctx, r.q, "count members", scanValue[int], `select count(*) from users u where u.id in (select value from json_each($2)) and (
+	n, err := one(ctx, r.q, "count members", scanValue[int], `select count(*) from users u where u.id in ids($2) and (
 			exists (select 1 from manual where user_id = u.id and group_id = $1) or
 			exists (select 1 from grants where user_id = u.id and reason_id in (select id from reasons where group_id = $1)))`,
 		*id, jsonUsers(users))
@@ -108,7 +108,7 @@ func (r reader) FindMembers(ctx context.Context, q groups.MemberQuery) ([]groups
 	g, err := one(ctx, r.q, "find members", func(r *rows, v *row) error { return r.Scan(&v.id, &v.members) },
 		`select id, (select count(*) from (
 			select 1 from grants where reason_id in (select id from reasons where group_id = g.id)
-			union all select 1 from manual where group_id = g.id limit $2)) from groups g where name = $1`, q.Group, smallGroup+1)
+			union all select 1 from manual where group_id = g.id limit $2) m) from groups g where name = $1`, q.Group, smallGroup+1)
 	if err != nil {
 		return nil, err
 	}

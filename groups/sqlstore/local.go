@@ -47,9 +47,13 @@ func (r reader) LocalPassword(ctx context.Context, source, subject string) (stri
 
 // CreateLocalAccount adds an account.
 func (t *tx) CreateLocalAccount(ctx context.Context, a *groups.LocalAccount, hash string) error {
-	return t.do(ctx, "create local account",
-		`insert into accounts (source, subject, user_id, password, disabled, changed) values ($1, $2, $3, $4, $5, $6)`,
+	n, err := t.exec(ctx,
+		`insert into accounts (source, subject, user_id, password, disabled, changed) values ($1, $2, $3, $4, $5, $6) on conflict do nothing`,
 		a.Source, a.Subject, int64(a.User.ID), hash, a.Disabled, micros(a.Changed))
+	if err == nil && n == 0 {
+		return taken("create local account")
+	}
+	return failed("create local account", err)
 }
 
 // UpdateLocalAccount writes an account that is there.

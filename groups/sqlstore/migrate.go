@@ -20,7 +20,7 @@ var migrations embed.FS
 // migrate brings the schema up to date. An up-to-date database, which is every
 // start but one, costs two small reads. The pool has one connection.
 func migrate(ctx context.Context, db *sql.DB) error {
-	newest, err := newestMigration()
+	newest, err := newestMigration("migrations", migrations)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,9 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	case err != nil:
 		return err
 	case have > newest:
-		return fmt.Errorf("the schema has version %d, this program knows versions up to %d: use the newer program, or restore an older copy", have, newest)
+		var oldest sql.NullString
+		err := db.QueryRowContext(ctx, `select max(value) from meta where key = 'store/min_program'`).Scan(&oldest)
+		return errors.Join(err, mayUse(have, newest, oldest.String))
 	case have == newest:
 		return nil
 	}
@@ -89,18 +91,36 @@ func schemaVersion(ctx context.Context, db *sql.DB) (int64, error) {
 	return version, err
 }
 
-func newestMigration() (newest int64, err error) {
-	names, err := fs.Glob(migrations, "migrations/*.sql")
+// mayUse decides about a schema that is newer than this program: whoever made
+// it has written down which is the oldest version that gets along with it, so
+// that a deployment can be rolled back.
+func mayUse(have, newest int64, oldest string) error {
+	if n, err := strconv.ParseInt(oldest, 10, 64); err == nil && n <= newest {
+		return nil
+	}
+	return fmt.Errorf("the schema has version %d, this program knows versions up to %d: use the newer program, or restore an older copy", have, newest)
+}
+
+func newestMigration(dir string, files embed.FS) (newest int64, err error) {
+	names, err := fs.Glob(files, dir+"/*.sql")
 	if err != nil {
 		return 0, err
 	}
 	for _, name := range names {
-		number, _, _ := strings.Cut(path.Base(name), "_")
-		n, err := strconv.ParseInt(number, 10, 64)
+		n, err := migrationNumber(path.Base(name))
 		if err != nil {
-			return 0, fmt.Errorf("migration %s has no number: %w", name, err)
+			return 0, err
 		}
 		newest = max(newest, n)
 	}
 	return newest, nil
+}
+
+func migrationNumber(name string) (int64, error) {
+	number, _, _ := strings.Cut(name, "_")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("migration %s has no number: %w", name, err)
+	}
+	return n, nil
 }

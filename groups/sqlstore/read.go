@@ -61,7 +61,7 @@ func (r reader) LoginByID(ctx context.Context, id string) (*groups.Login, error)
 }
 
 const identityColumns = `user_id, source, subject, claims, incomplete, issued_at, seen, fingerprint,
-	(select cast(value as integer) from meta where key = 'store/epoch')`
+	(select cast(value as bigint) from meta where key = 'store/epoch')`
 
 func scanIdentity(r *rows, rec *groups.IdentityRecord) error {
 	var body, incomplete string
@@ -171,7 +171,7 @@ func (r reader) CountSessions(ctx context.Context, now, used time.Time) (int, er
 // CountHoldersAmong counts those of the users who hold a grant.
 func (r reader) CountHoldersAmong(ctx context.Context, users []groups.UserID) (int, error) {
 	n, err := one(ctx, r.q, "count holders", scanValue[int],
-		`select count(*) from users where holder = 1 and id in (select value from json_each($1))`, jsonUsers(users))
+		`select count(*) from users where holder = 1 and id in ids($1)`, jsonUsers(users))
 	if err != nil {
 		return 0, err
 	}
@@ -222,7 +222,7 @@ func (r reader) Meta(ctx context.Context, key string) (json.RawMessage, error) {
 
 // Epoch reads the number.
 func (r reader) Epoch(ctx context.Context) (int64, error) {
-	n, err := one(ctx, r.q, "epoch", scanValue[int64], `select cast(value as integer) from meta where key = 'store/epoch'`)
+	n, err := one(ctx, r.q, "epoch", scanValue[int64], `select cast(value as bigint) from meta where key = 'store/epoch'`)
 	if err != nil {
 		return 0, err
 	}

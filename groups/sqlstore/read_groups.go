@@ -16,7 +16,7 @@ const groupColumns = `g.name, g.control, g.description, g.created,
 	when not exists (select 1 from reasons where group_id = g.id) then (select count(*) from manual where group_id = g.id)
 	else (select count(*) from (
 		select user_id from grants where reason_id in (select id from reasons where group_id = g.id)
-		union select user_id from manual where group_id = g.id)) end`
+		union select user_id from manual where group_id = g.id) m) end`
 
 func scanGroup(r *rows, g *groups.Group) error {
 	var created int64
@@ -63,7 +63,7 @@ func (r reader) Controls(ctx context.Context, names []string) (map[string]groups
 		err := r.Scan(&name, &control)
 		out[name] = control
 		return err
-	}, `select name, control from groups where name in (select value from json_each($1))`, jsonList(names))
+	}, `select name, control from groups where name in texts($1)`, jsonList(names))
 	if err != nil {
 		return nil, failed("controls", err)
 	}
@@ -93,8 +93,8 @@ type held struct {
 }
 
 const (
-	grantReason  = `g.name, g.control, 0, r.source, r.rule, r.claim, r.value, '', h.since`
-	manualReason = `g.name, g.control, 1, '', '', '', '', m.actor, m.since`
+	grantReason  = `g.name, g.control, false, r.source, r.rule, r.claim, r.value, '', h.since`
+	manualReason = `g.name, g.control, true, '', '', '', '', m.actor, m.since`
 )
 
 func scanHeld(r *rows, why *held, before ...any) error {
@@ -148,7 +148,7 @@ func (r reader) EachMembership(ctx context.Context, fn func(groups.UserID, []gro
 	var after int64
 	for {
 		upTo, err := one(ctx, r.q, "each membership", scanValue[int64],
-			`select coalesce(max(id), 0) from (select id from users where id > $1 order by id limit $2)`, after, batch)
+			`select coalesce(max(id), 0) from (select id from users where id > $1 order by id limit $2) page`, after, batch)
 		if err != nil {
 			return err
 		}
@@ -239,7 +239,7 @@ func (r reader) loadReasons(ctx context.Context, d *directoryReasons) error {
 		err := scanHeld(r, &why, &id)
 		d.grants[id] = why.reason
 		return err
-	}, `select r.id, g.name, g.control, 0, r.source, r.rule, r.claim, r.value, '', 0 from reasons r join groups g on g.id = r.group_id`)
+	}, `select r.id, g.name, g.control, false, r.source, r.rule, r.claim, r.value, '', 0 from reasons r join groups g on g.id = r.group_id`)
 	if err != nil {
 		return err
 	}

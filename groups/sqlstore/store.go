@@ -1,7 +1,17 @@
 // Package sqlstore keeps the directory in an SQL database: SQLite, embedded
-// and without cgo. It is the only importer of database drivers.
+// and without cgo, for one replica, or PostgreSQL for several. It is the only
+// importer of database drivers.
 //
-// # Design
+// # Both
+//
+// Statements are written once: numbered $1, upserts by "on conflict", times as
+// numbers. dialect.go has the few words in which the two differ, pg_write.go
+// what PostgreSQL does in another way altogether.
+//
+// Sets of rows travel as one JSON parameter, so that a sync of 2,000 groups is
+// as many statements as one of 2.
+//
+// # SQLite
 //
 // One connection writes and a few read. SQLite has one writer at a time in any
 // case; a single connection with BEGIN IMMEDIATE makes the waiting happen in a
@@ -13,16 +23,19 @@
 // revocation that was answered with "done" would be undone. It costs one fsync
 // a commit; syncs that change nothing do not commit at all.
 //
-// Sets of rows travel as one JSON parameter, so that a sync of 2,000 groups is
-// as many statements as one of 2.
-//
-// Statements are written once for SQLite and, later, PostgreSQL: numbered $1,
-// upserts by "on conflict", times as numbers. What is SQLite's own is the JSON
-// table functions (json_each, jsonb_each), instr, unhex, and the pragmas.
-//
 // A goroutine looks at the file once in a poll interval: is it still the file
 // that was opened, does it answer, did another process commit a notice. What
 // it finds is what [Store.Healthy] says.
+//
+// # PostgreSQL
+//
+// Transactions are serializable, as SQLite's are, and begin again when they got
+// in each other's way; after three times one has the database to itself. Each
+// leaves a mark, by which a commit whose answer was lost is found out about.
+//
+// A goroutine with a connection of its own listens for notifications of other
+// replicas' commits, and asks for their notices at every poll interval should
+// one get lost. The same question tells it the server's health and time.
 package sqlstore
 
 import (
@@ -30,7 +43,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,10 +90,7 @@ type Store struct {
 	trouble   atomic.Pointer[error] // of the last write; nil when it went well
 	lastSeq   int64                 // of the notices; only the poller uses it
 
-	watchers struct {
-		sync.RWMutex
-		fns []func(groups.Notice)
-	}
+	watchers
 
 	kick   chan struct{} // asks the poller to look now
 	stop   context.CancelFunc
@@ -135,25 +144,6 @@ func (s *Store) Close() error {
 	db.lock <- struct{}{} // wait for the Update that runs
 	<-db.lock             // those who wait behind it see that it is over
 	return db.close()
-}
-
-// Watch registers fn for every notice.
-func (s *Store) Watch(fn func(groups.Notice)) {
-	s.watchers.Lock()
-	defer s.watchers.Unlock()
-	// A new slice each time: deliver reads the old one without the lock.
-	s.watchers.fns = append(s.watchers.fns[:len(s.watchers.fns):len(s.watchers.fns)], fn)
-}
-
-func (s *Store) deliver(notices ...groups.Notice) {
-	s.watchers.RLock()
-	fns := s.watchers.fns
-	s.watchers.RUnlock()
-	for _, n := range notices {
-		for _, fn := range fns {
-			fn(n)
-		}
-	}
 }
 
 // storeQuerier reads from whatever database is open at the moment.

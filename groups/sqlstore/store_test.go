@@ -7,12 +7,18 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/groupgate/groupgate/deploy/testenv"
 	"github.com/groupgate/groupgate/groups"
 	"github.com/groupgate/groupgate/groups/groupstest"
 	"github.com/groupgate/groupgate/groups/sqlstore"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// withServers ends the servers that the tests share.
+type withServers struct{ m *testing.M }
+
+func (w withServers) Run() int { return testenv.Main(w.m) }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(withServers{m}) }
 
 func open(t testing.TB, path string, opts sqlstore.Options) *sqlstore.Store {
 	t.Helper()

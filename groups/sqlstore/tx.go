@@ -31,14 +31,14 @@ func (s *Store) transact(ctx context.Context, fn func(groups.Tx) error) ([]group
 	if err := s.begin(ctx, db); err != nil {
 		return nil, failed("begin", s.noteWrite(ctx, err))
 	}
-	t := &tx{s: s, db: db}
-	t.reader = reader{q: t}
+	w := &sqliteWriter{s, db}
+	t := newTx(w, s.opts.Now)
 	// Not only for errors: fn may panic or, in a test, end its goroutine.
-	defer t.rollback()
+	defer w.rollback(t)
 	if err := fn(t); err != nil {
 		return nil, err
 	}
-	if err := t.commit(ctx); err != nil {
+	if err := w.commit(ctx, t); err != nil {
 		return nil, failed("commit", s.noteWrite(ctx, err))
 	}
 	s.trouble.Store(nil)
@@ -115,26 +115,99 @@ func (s *Store) noteWrite(ctx context.Context, err error) error {
 	return err
 }
 
-// tx is one write transaction.
+// sqliteWriter is the write connection of one transaction.
+type sqliteWriter struct {
+	s  *Store
+	db *database
+}
+
+func (w *sqliteWriter) query(ctx context.Context, text string, args ...any) (*rows, error) {
+	return w.db.writes.query(ctx, text, args...)
+}
+
+func (w *sqliteWriter) exec(ctx context.Context, text string, args ...any) (changed int64, err error) {
+	return w.db.writes.exec(ctx, text, args...)
+}
+
+// spoils: SQLite may have rolled back on its own (interrupt, disk full, I/O),
+// and whatever came later would be written outside of any transaction.
+func (w *sqliteWriter) spoils(ctx context.Context, err error) bool {
+	if codeOf(err)&0xff == lib.SQLITE_CONSTRAINT {
+		return false
+	}
+	_ = w.s.noteWrite(ctx, err)
+	return true
+}
+
+func (w *sqliteWriter) commit(ctx context.Context, t *tx) error {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	for _, n := range t.notices {
+		_, err := t.exec(ctx, `insert into notices (at, origin, user_id, login) values ($1, $2, $3, $4)`,
+			micros(t.now()), w.s.origin, int64(n.User), n.Login)
+		if err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// Last look: never commit into a file that nobody will find again.
+	if err := w.db.check(); err != nil {
+		return err
+	}
+	// From here on the caller's context has no say: an answer of "cancelled"
+	// must mean that nothing happened.
+	if _, err := w.exec(context.WithoutCancel(ctx), "commit"); err != nil {
+		return err
+	}
+	t.ended = true
+	return nil
+}
+
+func (w *sqliteWriter) rollback(t *tx) {
+	if t.ended {
+		return
+	}
+	t.ended = true
+	// An error means that SQLite has done it already, or it shows at the next
+	// begin.
+	_, _ = w.exec(context.Background(), "rollback")
+}
+
+// writer is the connection of one transaction.
+type writer interface {
+	querier
+	exec(ctx context.Context, text string, args ...any) (changed int64, err error)
+	// spoils says whether nothing more can be done in the transaction after the
+	// error.
+	spoils(ctx context.Context, err error) bool
+}
+
+// tx is one write transaction, whatever the database.
 type tx struct {
 	reader
-	s       *Store
-	db      *database
+	w       writer
+	now     func() time.Time
 	notices []groups.Notice
 	ended   bool
-	// broken is the first error after which SQLite may have rolled back on its
-	// own (interrupt, disk full, I/O): whatever came later would be written
-	// outside of any transaction, so nothing does.
-	broken error
+	broken  error // the first error that spoiled it
 }
 
 var _ groups.Tx = (*tx)(nil)
+
+func newTx(w writer, now func() time.Time) *tx {
+	t := &tx{w: w, now: now}
+	t.reader = reader{q: t}
+	return t
+}
 
 func (t *tx) query(ctx context.Context, text string, args ...any) (*rows, error) {
 	if err := t.usable(); err != nil {
 		return nil, err
 	}
-	r, err := t.db.writes.query(ctx, text, args...)
+	r, err := t.w.query(ctx, text, args...)
 	return r, t.note(ctx, err)
 }
 
@@ -142,7 +215,7 @@ func (t *tx) exec(ctx context.Context, text string, args ...any) (changed int64,
 	if err := t.usable(); err != nil {
 		return 0, err
 	}
-	n, err := t.db.writes.exec(ctx, text, args...)
+	n, err := t.w.exec(ctx, text, args...)
 	return n, t.note(ctx, err)
 }
 
@@ -154,48 +227,10 @@ func (t *tx) usable() error {
 }
 
 func (t *tx) note(ctx context.Context, err error) error {
-	if err != nil && codeOf(err)&0xff != lib.SQLITE_CONSTRAINT {
+	if err != nil && t.broken == nil && t.w.spoils(ctx, err) {
 		t.broken = err
-		return t.s.noteWrite(ctx, err)
 	}
 	return err
-}
-
-func (t *tx) commit(ctx context.Context) error {
-	if err := t.usable(); err != nil {
-		return err
-	}
-	for _, n := range t.notices {
-		_, err := t.exec(ctx, `insert into notices (at, origin, user_id, login) values ($1, $2, $3, $4)`,
-			micros(t.s.opts.Now()), t.s.origin, int64(n.User), n.Login)
-		if err != nil {
-			return err
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	// Last look: never commit into a file that nobody will find again.
-	if err := t.db.check(); err != nil {
-		return err
-	}
-	// From here on the caller's context has no say: an answer of "cancelled"
-	// must mean that nothing happened.
-	if _, err := t.db.writes.exec(context.WithoutCancel(ctx), "commit"); err != nil {
-		return err
-	}
-	t.ended = true
-	return nil
-}
-
-func (t *tx) rollback() {
-	if t.ended {
-		return
-	}
-	t.ended = true
-	// An error means that SQLite has done it already, or it shows at the next
-	// begin.
-	_, _ = t.db.writes.exec(context.Background(), "rollback")
 }
 
 // LockUser has nothing to lock, since SQLite has one writer at a time; it

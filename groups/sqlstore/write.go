@@ -16,11 +16,15 @@ import (
 func (t *tx) CreateUser(ctx context.Context, u *groups.User) error {
 	created := u.Created
 	if created.IsZero() {
-		created = t.s.opts.Now()
+		created = t.now()
 	}
 	id, err := one(ctx, t, "create user", scanValue[groups.UserID],
-		`insert into users (name, name_key, email, email_key, display, created) values ($1, $2, $3, $4, $5, $6) returning id`,
+		`insert into users (name, name_key, email, email_key, display, created) values ($1, $2, $3, $4, $5, $6)
+		on conflict (name_key) do nothing returning id`,
 		u.Name, fold(u.Name), u.Email, fold(u.Email), u.Display, micros(created))
+	if errors.Is(err, groups.ErrNotFound) { // no row was made
+		return taken("create user")
+	}
 	if err != nil {
 		return err
 	}
@@ -30,8 +34,22 @@ func (t *tx) CreateUser(ctx context.Context, u *groups.User) error {
 
 // UpdateUser writes name, e-mail address and display name.
 func (t *tx) UpdateUser(ctx context.Context, u *groups.User) error {
-	return t.change(ctx, "update user", `update users set name = $2, name_key = $3, email = $4, email_key = $5, display = $6 where id = $1`,
+	// Asked for, not found out by a fault: PostgreSQL ends a transaction with it.
+	n, err := t.exec(ctx, `update users set name = $2, name_key = $3, email = $4, email_key = $5, display = $6 where id = $1
+		and not exists (select 1 from users o where o.name_key = $3 and o.id <> $1)`,
 		int64(u.ID), u.Name, fold(u.Name), u.Email, fold(u.Email), u.Display)
+	if err != nil || n > 0 {
+		return failed("update user", err)
+	}
+	if _, err := t.User(ctx, u.ID); err != nil {
+		return err
+	}
+	return taken("update user")
+}
+
+// taken is the answer to a name that is another's.
+func taken(step string) error {
+	return failed(step, fmt.Errorf("%w: the name is taken", groups.ErrConflict))
 }
 
 // DeleteUser takes the user away; everything that refers to the row goes with
@@ -61,7 +79,7 @@ func (t *tx) ClearFingerprints(ctx context.Context, user groups.UserID) error {
 // NoteRemoval remembers the latest removal of each user.
 func (t *tx) NoteRemoval(ctx context.Context, user groups.UserID, at time.Time) error {
 	return t.do(ctx, "note removal", `insert into removals (user_id, at) values ($1, $2)
-		on conflict (user_id) do update set at = max(at, excluded.at)`, int64(user), micros(at))
+		on conflict (user_id) do update set at = greatest(removals.at, excluded.at)`, int64(user), micros(at))
 }
 
 // PutRule writes a rule. A version other than 0 has to be the stored one: who
@@ -76,7 +94,7 @@ func (t *tx) PutRule(ctx context.Context, r groups.Rule) error {
 	if err != nil {
 		return failed("put rule", err)
 	}
-	n, err := t.exec(ctx, `update rules set body = $2, version = version + 1 where id = $1 and ($3 = 0 or version = $3)`, id, string(body), version)
+	n, err := t.exec(ctx, `update rules set body = $2, version = version + 1 where id = $1 and (version = $3 or $3 = 0)`, id, string(body), version)
 	switch {
 	case err != nil:
 		return failed("put rule", err)
@@ -129,7 +147,7 @@ func (t *tx) TouchSessions(ctx context.Context, used map[[32]byte]time.Time) err
 		return []string{hex.EncodeToString(h[:]), strconv.FormatInt(micros(used[h]), 10)}
 	})
 	return t.do(ctx, "touch sessions", `update sessions set used = n.used
-		from (select unhex(value->>0) as hash, cast(value->>1 as integer) as used from jsonb_each($1)) n
+		from (select unhex(value->>0) as hash, cast(value->>1 as bigint) as used from tuples($1)) n
 		where sessions.hash = n.hash and sessions.used < n.used`, param)
 }
 
@@ -155,7 +173,7 @@ func (t *tx) DeleteLogins(ctx context.Context, f groups.LoginFilter) ([]groups.L
 	for i := range logins {
 		ids[i] = logins[i].ID
 	}
-	if err := t.do(ctx, "delete logins", `delete from logins where id in (select value from json_each($1))`, jsonList(ids)); err != nil {
+	if err := t.do(ctx, "delete logins", `delete from logins where id in texts($1)`, jsonList(ids)); err != nil {
 		return nil, err
 	}
 	return logins, nil
@@ -171,7 +189,7 @@ func (t *tx) Once(ctx context.Context, kind, id string, expires time.Time) (bool
 func (t *tx) AddWork(ctx context.Context, work ...groups.Work) error {
 	for _, w := range work {
 		if w.Created.IsZero() {
-			w.Created = t.s.opts.Now()
+			w.Created = t.now()
 		}
 		err := t.do(ctx, "add work", `insert into outbox (target, user_id, body, created) values ($1, $2, $3, $4)`,
 			w.Target, int64(w.User), string(w.Body), micros(w.Created))
@@ -184,12 +202,10 @@ func (t *tx) AddWork(ctx context.Context, work ...groups.Work) error {
 
 // DoneWork takes work from the outbox.
 func (t *tx) DoneWork(ctx context.Context, ids ...int64) error {
-	for _, id := range ids {
-		if err := t.do(ctx, "done work", `delete from outbox where id = $1`, id); err != nil {
-			return err
-		}
+	if len(ids) == 0 {
+		return nil
 	}
-	return nil
+	return t.do(ctx, "done work", `delete from outbox where id in ids($1)`, jsonNumbers(ids))
 }
 
 // PutMeta writes one value of the program's own.
@@ -215,6 +231,8 @@ func (t *tx) Sweep(ctx context.Context, now time.Time) error {
 	}{
 		{`delete from logins where expires <= $1`, now}, // sessions go with them
 		{`delete from once where expires <= $1`, now},
+		{`delete from leases where until <= $1`, now},
+		{`delete from attempts where expires <= $1`, now},
 		{`delete from notices where at < $1`, now.Add(-keepNotices)},
 		{`delete from removals where at < $1`, now.Add(-keepRemovals)},
 	} {

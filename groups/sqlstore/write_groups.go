@@ -19,7 +19,7 @@ func (t *tx) CreateGroups(ctx context.Context, all []groups.Group) error {
 	}
 	var order []shared
 	names := map[shared][]string{}
-	now := t.s.opts.Now()
+	now := t.now()
 	for _, g := range all {
 		if g.Created.IsZero() {
 			g.Created = now
@@ -33,7 +33,7 @@ func (t *tx) CreateGroups(ctx context.Context, all []groups.Group) error {
 	made := int64(0)
 	for _, k := range order {
 		n, err := t.exec(ctx, `insert into groups (name, control, description, created)
-			select value, $2, $3, $4 from json_each($1) where true on conflict (name) do nothing`,
+			select s.value, $2, $3, $4 from texts($1) s where true on conflict (name) do nothing`,
 			jsonList(names[k]), string(k.control), k.description, k.created)
 		if err != nil {
 			return failed("create groups", err)
@@ -47,7 +47,7 @@ func (t *tx) CreateGroups(ctx context.Context, all []groups.Group) error {
 }
 
 func (t *tx) nextEpoch(ctx context.Context) error {
-	return t.do(ctx, "epoch", `update meta set value = cast(cast(value as integer) + 1 as text) where key = 'store/epoch'`)
+	return t.do(ctx, "epoch", `update meta set value = cast(cast(value as bigint) + 1 as text) where key = 'store/epoch'`)
 }
 
 // groupRow finds what the outside does not see.
@@ -76,9 +76,13 @@ func (t *tx) UpdateGroup(ctx context.Context, name string, g groups.Group, actor
 	if g.Control == "" {
 		g.Control = control
 	}
-	if err := t.do(ctx, "update group", `update groups set name = $2, control = $3, description = $4 where id = $1`,
-		id, g.Name, string(g.Control), g.Description); err != nil {
-		return err
+	n, err := t.exec(ctx, `update groups set name = $2, control = $3, description = $4 where id = $1
+		and not exists (select 1 from groups o where o.name = $2 and o.id <> $1)`, id, g.Name, string(g.Control), g.Description)
+	switch {
+	case err != nil:
+		return failed("update group", err)
+	case n == 0:
+		return taken("update group")
 	}
 	if g.Control == groups.Manual && control != groups.Manual {
 		if err := t.do(ctx, "update group", `insert into manual (user_id, group_id, actor, since)
@@ -127,18 +131,17 @@ func (t *tx) DeleteGroup(ctx context.Context, name string) error {
 	return t.nextEpoch(ctx)
 }
 
-// Which reasons a JSON parameter of grants means. jsonb_each saves SQLite from
-// writing and reading each row as text again; the outer joins make the number
-// of what is not there null, which the tables refuse.
+// Which reasons a JSON parameter of grants means. The outer joins make the
+// number of what is not there null, which the tables refuse.
 const (
-	joinGroup  = ` from jsonb_each($1) j left join groups g on g.name = j.value->>0`
+	joinGroup  = ` from tuples($1) j left join groups g on g.name = j.value->>0`
 	joinReason = joinGroup + ` left join reasons r on r.group_id = g.id and r.source = $2
 		and r.rule = j.value->>1 and r.claim = $3 and r.value = j.value->>2`
 )
 
 // perClaim calls fn with the JSON parameter of the grants of each claim of each
 // source: what they share need not be parsed from each.
-func perClaim(grants []groups.Grant, fn func(param, source, claim string) error) error {
+func perClaim(grants []groups.Grant, fn func(param document, source, claim string) error) error {
 	type key struct{ source, claim string }
 	var order []key
 	sets := map[key][]groups.Grant{}
@@ -164,7 +167,7 @@ func (t *tx) AddGrants(ctx context.Context, user groups.UserID, grants []groups.
 	if len(grants) == 0 {
 		return nil
 	}
-	err := perClaim(grants, func(param, source, claim string) error {
+	err := perClaim(grants, func(param document, source, claim string) error {
 		add := func() error {
 			_, err := t.exec(ctx, `insert into grants (user_id, reason_id, since) select $4, r.id, $5`+joinReason+` where true
 				on conflict (user_id, reason_id) do nothing`, param, source, claim, int64(user), micros(at))
@@ -193,13 +196,18 @@ func (t *tx) DropGrants(ctx context.Context, user groups.UserID, grants []groups
 	if len(grants) == 0 {
 		return nil
 	}
-	err := perClaim(grants, func(param, source, claim string) error {
+	err := perClaim(grants, func(param document, source, claim string) error {
 		_, err := t.exec(ctx, `delete from grants where user_id = $4 and reason_id in (select r.id`+joinReason+`)`, param, source, claim, int64(user))
 		return err
 	})
 	if err != nil {
 		return failed("drop grants", err)
 	}
+	return t.noHolder(ctx, user)
+}
+
+// noHolder notes when somebody has lost the last grant.
+func (t *tx) noHolder(ctx context.Context, user groups.UserID) error {
 	return t.do(ctx, "drop grants", `update users set holder = 0 where id = $1 and holder = 1
 		and not exists (select 1 from grants where user_id = $1)`, int64(user))
 }
@@ -212,7 +220,7 @@ func (t *tx) AddManual(ctx context.Context, users []groups.UserID, group, by str
 		return err
 	}
 	return t.do(ctx, "add members", `insert into manual (user_id, group_id, actor, since)
-		select value, $2, $3, $4 from json_each($1) where true
+		select s.value, $2, $3, $4 from ids($1) s where true
 		on conflict (user_id, group_id) do nothing`, jsonUsers(users), id, by, micros(at))
 }
 
@@ -222,5 +230,5 @@ func (t *tx) DropManual(ctx context.Context, user groups.UserID, names []string)
 		return nil
 	}
 	return t.do(ctx, "drop members", `delete from manual where user_id = $1
-		and group_id in (select id from groups where name in (select value from json_each($2)))`, int64(user), jsonList(names))
+		and group_id in (select id from groups where name in texts($2))`, int64(user), jsonList(names))
 }

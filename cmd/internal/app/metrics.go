@@ -15,7 +15,7 @@ import (
 )
 
 // metrics is the /metrics handler. No user, group, path or claim is a label:
-// values are words of ours, statuses, and the names of sources.
+// values are words of ours, statuses, and names that the configuration gives.
 func (s *server) metrics() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{s})
@@ -49,6 +49,7 @@ var (
 	metadataAge      = metric("idp_metadata_age_seconds", "Time since the source's signing keys (OIDC) or its metadata (SAML) were last read. Keys older than an hour are read again by the next login, metadata in the background.", "provider")
 	certificateEnds  = metric("saml_certificate_expiry_timestamp_seconds", "When the first of the SAML source's signing certificates runs out that still holds.", "provider")
 	metadataEnds     = metric("saml_metadata_expiry_timestamp_seconds", "When the SAML source's metadata expires (validUntil), and logins with it. Absent where it does not say.", "provider")
+	tlsCertificate   = metric("tls_certificate_expiry_timestamp_seconds", "When the certificate for that host of ours runs out; 0: ACME has not brought one yet.", "host")
 	libraryPanics    = metric("saml_library_panics_total", "SAML messages that were refused because a library failed on them.", "provider")
 	storeHealthy     = metric("store_healthy", "Whether the store answers and is up to date.")
 	reloadOK         = metric("config_last_reload_successful", "Whether the last reading of the configuration was free of faults.")
@@ -58,7 +59,7 @@ var (
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildInfo, requests, durations, upstreamRequests, upstreamTook, logins, loginTook, syncs, syncChanges, syncUnknown, syncLag,
-		sessions, inMemory, live, dials, sourceReady, metadataAge, certificateEnds, metadataEnds, libraryPanics, storeHealthy, reloadOK, reloadAt,
+		sessions, inMemory, live, dials, sourceReady, metadataAge, certificateEnds, metadataEnds, tlsCertificate, libraryPanics, storeHealthy, reloadOK, reloadAt,
 	} {
 		ch <- d
 	}
@@ -76,16 +77,19 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, src := range s.sources.status() {
 		out.gauge(sourceReady, boolean(src.Ready), src.Name)
 	}
-	s.sources.each(func(name string, src claims.Source) { sourceMetrics(out, name, src) })
+	s.sources.each(func(name string, src claims.Source) { sourceMetrics(out, s.dir.Now(), name, src) })
+	for host, end := range s.certs.expiries(s.publicURL()) {
+		out.gauge(tlsCertificate, float64(max(end.Unix(), 0)), host)
+	}
 	out.gauge(storeHealthy, boolean(s.dir.Healthy() == nil))
 	out.gauge(reloadOK, boolean(s.reloads.ok.Load()))
 	out.gauge(reloadAt, float64(s.reloads.at.Load()))
 }
 
 // sourceMetrics is what one source knows of itself.
-func sourceMetrics(out samples, name string, src claims.Source) {
+func sourceMetrics(out samples, now time.Time, name string, src claims.Source) {
 	if a, ok := src.(claims.Ager); ok {
-		if age, known := a.MetadataAge(time.Now()); known {
+		if age, known := a.MetadataAge(now); known {
 			out.gauge(metadataAge, age.Seconds(), name)
 		}
 	}

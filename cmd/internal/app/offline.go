@@ -18,7 +18,6 @@ import (
 	"github.com/groupgate/groupgate/claims/saml"
 	"github.com/groupgate/groupgate/config"
 	"github.com/groupgate/groupgate/groups"
-	"github.com/groupgate/groupgate/groups/sqlstore"
 	"github.com/groupgate/groupgate/proxy/admin"
 )
 
@@ -36,6 +35,9 @@ func Check(ctx context.Context, path string, online bool, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "%s: no faults\n", path)
+	for _, w := range cfg.Warnings() {
+		fmt.Fprintf(out, "%s: warning: %s\n", path, w)
+	}
 	if !online {
 		return nil
 	}
@@ -109,7 +111,7 @@ func probeSAML(ctx context.Context, cfg *config.Config, src claims.Config) (stri
 
 // probeLocal says how many could sign in at a source of local users.
 func probeLocal(ctx context.Context, cfg *config.Config, source string) (string, error) {
-	if _, err := os.Stat(cfg.Store.SQLite); errors.Is(err, os.ErrNotExist) {
+	if errors.Is(placeOf(cfg.Store).missing(), os.ErrNotExist) {
 		return "no users yet, the store is new", nil
 	}
 	dir, done, err := offline(ctx, cfg)
@@ -133,20 +135,24 @@ func countLocal(ctx context.Context, dir *groups.Directory, source string) (stri
 }
 
 func checkStore(ctx context.Context, cfg *config.Config) (string, error) {
-	if _, err := os.Stat(cfg.Store.SQLite); errors.Is(err, os.ErrNotExist) {
+	if cfg.Store.None != nil {
+		return "none, sessions are in the browsers", nil
+	}
+	at := placeOf(cfg.Store)
+	if errors.Is(at.missing(), os.ErrNotExist) {
 		dir := filepath.Dir(cfg.Store.SQLite)
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			return "", fmt.Errorf("%s: there is no such folder to make the file in", dir)
 		}
 		return cfg.Store.SQLite + " will be made at the first start", nil
 	}
-	store, err := sqlstore.OpenSQLite(ctx, cfg.Store.SQLite, sqlstore.Options{})
+	store, err := at.open(ctx, nil)
 	if err != nil {
 		return "", err
 	}
 	defer store.Close()
 	all, holders, err := store.CountUsers(ctx)
-	return fmt.Sprintf("%s, %d users, %d with groups", cfg.Store.SQLite, all, holders), err
+	return fmt.Sprintf("%s, %d users, %d with groups", at, all, holders), err
 }
 
 func dialUpstream(ctx context.Context, raw string) error {
@@ -174,21 +180,14 @@ func dialUpstream(ctx context.Context, raw string) error {
 // offline opens the directory of a configuration to look at. A store that
 // does not exist yet is an empty one, and stays unmade.
 func offline(ctx context.Context, cfg *config.Config) (dir *groups.Directory, close func(), err error) {
-	path, cleanup := cfg.Store.SQLite, func() {}
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		tmp, err := os.MkdirTemp("", "groupgate-")
-		if err != nil {
-			return nil, nil, err
-		}
-		cleanup = func() { os.RemoveAll(tmp) }
-		path = filepath.Join(tmp, "empty.db")
+	if cfg.Store.None != nil {
+		dir = groups.NewDirectory(groups.Options{})
+		return dir, func() {}, dir.Preview(ctx, directorySettings(cfg))
 	}
-	store, err := sqlstore.OpenSQLite(ctx, path, sqlstore.Options{})
+	store, close, err := placeOf(cfg.Store).preview(ctx)
 	if err != nil {
-		cleanup()
-		return nil, nil, fmt.Errorf("store: %w", err)
+		return nil, nil, err
 	}
-	close = func() { store.Close(); cleanup() }
 	dir = groups.NewDirectory(groups.Options{Store: store})
 	if err := dir.Preview(ctx, directorySettings(cfg)); err != nil {
 		close()
@@ -209,6 +208,9 @@ func Plan(ctx context.Context, path string, asJSON bool, out io.Writer) error {
 		return err
 	}
 	defer done()
+	if !dir.Stored() {
+		return fmt.Errorf("plan: nobody is known whom rules could change: %w", groups.ErrNoDirectory)
+	}
 	plan, err := dir.PlanSettings(ctx, directorySettings(cfg))
 	if err != nil {
 		return err
@@ -277,7 +279,10 @@ func Import(ctx context.Context, path, group, file string, out io.Writer) error 
 		return err
 	}
 	defer f.Close()
-	if _, err := os.Stat(cfg.Store.SQLite); err != nil {
+	if cfg.Store.None != nil {
+		return fmt.Errorf("import: nobody keeps members: %w", groups.ErrNoDirectory)
+	}
+	if err := placeOf(cfg.Store).missing(); err != nil {
 		return fmt.Errorf("store: %w (it is made by the first serve)", err)
 	}
 	dir, done, err := offline(ctx, cfg)

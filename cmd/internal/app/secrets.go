@@ -76,8 +76,16 @@ func sessionKeys(ctx context.Context, c *config.Config, store groups.Store) ([][
 }
 
 // signer loads the key of the assertion header, or makes one. A key that no
-// session key opens is as good as lost, and made anew.
+// session key opens is as good as lost, and made anew. Without a store it is
+// made of the session keys, by each replica the same.
 func signer(ctx context.Context, keys [][]byte, store groups.Store) (*proxy.Signer, error) {
+	if store == nil {
+		made, err := proxy.DeriveSigningKeys(keys)
+		if err != nil {
+			return nil, err
+		}
+		return proxy.NewSigner(made...)
+	}
 	var der []byte
 	open := func(sealed []byte) bool {
 		var err error

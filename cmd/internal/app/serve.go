@@ -25,7 +25,6 @@ import (
 	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/config"
 	"github.com/groupgate/groupgate/groups"
-	"github.com/groupgate/groupgate/groups/sqlstore"
 	"github.com/groupgate/groupgate/proxy"
 	"github.com/groupgate/groupgate/proxy/admin"
 )
@@ -40,7 +39,7 @@ type server struct {
 	log  *zap.Logger
 
 	cfg     atomic.Pointer[config.Config]
-	store   *sqlstore.Store
+	store   groups.Store // nil: there is no directory
 	dir     *groups.Directory
 	proxy   *proxy.Proxy
 	admin   *admin.Server
@@ -98,13 +97,19 @@ func (s *server) run(ctx context.Context) error {
 		return fmt.Errorf("admin.listen: %w", err)
 	}
 	defer adminListener.Close()
-	s.store, err = sqlstore.OpenSQLite(ctx, cfg.Store.SQLite, sqlstore.Options{Log: s.log})
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
+	if cfg.Store.None != nil {
+		s.log.Warn("there is no directory (store.none)", zap.Strings("so", cfg.Warnings()))
+	} else {
+		store, err := placeOf(cfg.Store).open(ctx, s.log)
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		s.store = store
 	}
-	defer s.store.Close()
 	s.dir = groups.NewDirectory(groups.Options{Store: s.store, Log: s.log, Audit: s.logs.audit})
 	s.proxy = proxy.New(proxy.Options{Directory: s.dir, Log: s.log, Access: s.logs.access})
+	s.certs.acme.store, s.certs.acme.log = s.store, s.log
 	s.tracing.log = s.log
 	defer s.tracing.close()
 	s.sources.ctx, s.sources.store, s.sources.dir, s.sources.log = ctx, s.store, s.dir, s.log
@@ -141,6 +146,7 @@ func (s *server) run(ctx context.Context) error {
 	work.Go(func() { s.dir.Run(background) })
 	work.Go(func() { s.proxy.Run(background) })
 	work.Go(func() { s.watch(background) })
+	work.Go(func() { s.certs.run(background, s.publicURL, s.log) })
 	defer work.Wait()
 	defer end()
 
@@ -185,14 +191,16 @@ func (s *server) publicServer(cfg *config.Config) (*http.Server, error) {
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetHTTP2(true)
 	srv.Protocols.SetUnencryptedHTTP2(true) // gRPC from a front proxy in the same pod
-	if cfg.TLS.CertFile == "" {
+	if !cfg.TLS.On() {
 		return srv, nil
 	}
-	if err := s.certs.load(cfg); err != nil {
+	set, err := readCertificates(cfg)
+	if err != nil {
 		return nil, err
 	}
+	s.certs.current.Store(set)
 	srv.TLSConfig = &tls.Config{
-		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: s.certs.get,
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1", acmeProtocol}, GetCertificate: s.certs.get,
 	}
 	return srv, nil
 }
@@ -201,6 +209,7 @@ func (s *server) publicServer(cfg *config.Config) (*http.Server, error) {
 func (s *server) newAdmin() *admin.Server {
 	return admin.New(admin.Options{
 		Directory: s.dir, Log: s.log, Metrics: s.metrics(), Ready: func() error { s.balanced.note(); return s.ready() },
+		Remarks: s.certs.acme.lacks,
 		TokenHash: func() [32]byte {
 			if t := s.token.Load(); t != nil {
 				return *t
@@ -219,6 +228,8 @@ func (s *server) adminServer() *http.Server {
 		Handler: s.admin, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: s.quietLog(),
 	}
 }
+
+func (s *server) publicURL() string { return s.cfg.Load().PublicURL }
 
 // person is who a statement would be, by the names its source gives its claims.
 func (s *server) person(id *claims.Identity) groups.User {
@@ -262,10 +273,9 @@ func (s *server) apply(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if cfg.TLS.CertFile != "" {
-		if err := s.certs.load(cfg); err != nil {
-			return err
-		}
+	showCertificates, err := s.certs.prepare(ctx, cfg, keys)
+	if err != nil {
+		return err
 	}
 	inForce := false
 	entries, settleSources, err := s.sources.prepare(ctx, cfg, keys)
@@ -288,6 +298,7 @@ func (s *server) apply(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	swap()
+	showCertificates()
 	inForce = true
 	s.token.Store(&token)
 	s.logs.set(cfg.Log.Level)
@@ -300,6 +311,7 @@ func (s *server) watch(ctx context.Context) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	s.notify(notifyReady) // not before a SIGHUP is one to reload by
 	var work sync.WaitGroup
 	defer work.Wait()
 	work.Go(func() {
@@ -320,6 +332,8 @@ func (s *server) watch(ctx context.Context) {
 func (s *server) reload(ctx context.Context, why string) {
 	s.reloadMu.Lock()
 	defer s.reloadMu.Unlock()
+	s.notify(notifyReloading)
+	defer s.notify(notifyReady) // with the old configuration, if need be
 	cfg, err := config.Load(s.path)
 	if err == nil {
 		old := s.cfg.Load()

@@ -124,17 +124,17 @@ func (l *sources) entry(ctx context.Context, cfg *config.Config, c claims.Config
 		e.protocol = "saml"
 		e.source, err = saml.New(saml.Options{
 			Name: c.Name, Config: *c.SAML, Origin: cfg.PublicURL, Prefix: cfg.Prefix, Key: own.key, Certificate: own.certificate,
-			Needed: needed, Cache: newMetadataCache(l.store, c.Name), Log: l.log,
+			Needed: needed, Cache: newMetadataCache(l.store, c.Name), Log: l.log, Now: l.dir.Now,
 		})
 	case c.LDAP != nil:
 		e.protocol = "ldap"
-		e.source, err = claims.NewLDAP(claims.LDAPOptions{Name: c.Name, Config: *c.LDAP, Needed: needed, Log: l.log})
+		e.source, err = claims.NewLDAP(claims.LDAPOptions{Name: c.Name, Config: *c.LDAP, Needed: needed, Log: l.log, Now: l.dir.Now})
 	case c.Local != nil:
 		e.protocol = "local"
-		e.source = claims.NewLocal(claims.LocalOptions{Name: c.Name, Config: *c.Local, Accounts: l.dir, Log: l.log})
+		e.source = claims.NewLocal(claims.LocalOptions{Name: c.Name, Config: *c.Local, Accounts: l.dir, Log: l.log, Now: l.dir.Now})
 	default:
 		e.protocol = "oidc"
-		e.source = claims.NewOIDC(claims.OIDCOptions{Name: c.Name, Config: *c.OIDC, Log: l.log, Needed: needed})
+		e.source = claims.NewOIDC(claims.OIDCOptions{Name: c.Name, Config: *c.OIDC, Log: l.log, Needed: needed, Now: l.dir.Now})
 	}
 	if err != nil {
 		return nil, false, err
@@ -174,7 +174,7 @@ func (l *sources) status() []admin.SourceStatus {
 			st.CertificateExpires, st.MetadataExpires = s.Expires()
 		}
 		if s, ok := e.source.(claims.Ager); ok {
-			if age, known := s.MetadataAge(time.Now()); known {
+			if age, known := s.MetadataAge(l.dir.Now()); known {
 				seconds := int64(age / time.Second)
 				st.MetadataAge = &seconds
 			}

@@ -75,6 +75,7 @@ func (s *server) shutdown(public, admin *http.Server) error {
 		delay = drainDelay
 	}
 	s.stopping.Store(true)
+	s.notify(notifyStopping)
 	s.log.Info("stopping", zap.Duration("drain", delay), zap.Duration("grace", grace))
 	time.Sleep(delay)
 	ctx, cancel := context.WithTimeout(context.Background(), grace)

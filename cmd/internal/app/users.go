@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/config"
 	"github.com/groupgate/groupgate/groups"
-	"github.com/groupgate/groupgate/groups/sqlstore"
 )
 
 // Users is where the "user" commands find local users, and whom they talk to.
@@ -35,7 +33,7 @@ type localUsers struct {
 	dir    *groups.Directory
 	source string
 	cfg    claims.LocalConfig
-	where  string // the store's file
+	where  place
 	close  func() error
 }
 
@@ -43,7 +41,7 @@ type localUsers struct {
 // every change within 2 s. A store that is not there is made only where the
 // configuration names it: before the first start.
 func (u Users) open(ctx context.Context, fresh bool) (*localUsers, error) {
-	l := &localUsers{source: u.Source, cfg: claims.DefaultLocal, where: u.Store}
+	l := &localUsers{source: u.Source, cfg: claims.DefaultLocal, where: parsePlace(u.Store)}
 	var settings *groups.Settings
 	if u.Store == "" {
 		cfg, err := config.Load(u.Config)
@@ -55,16 +53,16 @@ func (u Users) open(ctx context.Context, fresh bool) (*localUsers, error) {
 			return nil, err
 		}
 		s := directorySettings(cfg)
-		settings, l.where = &s, cfg.Store.SQLite
+		settings, l.where = &s, placeOf(cfg.Store)
 	} else if l.source == "" {
 		l.source = "local"
 	}
-	if _, err := os.Stat(l.where); err != nil && (u.Store != "" || !fresh) {
+	if err := l.where.missing(); err != nil && (u.Store != "" || !fresh) {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	store, err := sqlstore.OpenSQLite(ctx, l.where, sqlstore.Options{})
+	store, err := l.where.open(ctx, nil)
 	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, err
 	}
 	l.close, l.dir = store.Close, groups.NewDirectory(groups.Options{Store: store})
 	if settings != nil {
