@@ -194,6 +194,9 @@ func TestGuessesAreSlowedDownPerClient(t *testing.T) {
 }
 
 func TestGuessersAreRememberedInBoundedMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine; takes many times as long under the race detector")
+	}
 	t.Parallel()
 	a := newAPI(t)
 	for i := range 2 * admin.MaxClients {
@@ -340,6 +343,9 @@ func TestStoreDownIs503Everywhere(t *testing.T) {
 
 // Whatever is sent, the fault is never ours.
 func TestBadInputIsNeverAnInternalError(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine; takes many times as long under the race detector")
+	}
 	t.Parallel()
 	a := newAPI(t)
 	odd := []string{"%F0%9F%98%80", "..%2F..", "%25", "'%20or%201=1", "u1", "u-1", "%20", strings.Repeat("x", 5000), "a%0d%0ab", "%E2%80%AE"}

@@ -32,9 +32,6 @@ import (
 	"github.com/groupgate/groupgate/groups"
 )
 
-// actorAPI is who audit events name for what a program does.
-const actorAPI = "api"
-
 // Options of the admin listener. Directory and TokenHash are required.
 type Options struct {
 	Directory *groups.Directory
@@ -45,6 +42,8 @@ type Options struct {
 	// Ready is nil when everything is there; else its text says what is
 	// missing, one thing a line. Without it the directory's health decides.
 	Ready func() error
+	// Remarks are lines that /readyz adds when everything is there.
+	Remarks func() []string
 
 	Sources func() []SourceStatus
 	// TestSource reaches a source and answers one line for people.
@@ -125,7 +124,7 @@ func New(o Options) *Server {
 		o.Log = zap.NewNop()
 	}
 	if o.Now == nil {
-		o.Now = time.Now
+		o.Now = o.Directory.Now
 	}
 	if o.Ready == nil {
 		o.Ready = o.Directory.Healthy
@@ -234,7 +233,11 @@ func (s *Server) ready(x *exchange) {
 		text(x, http.StatusServiceUnavailable, strings.TrimSuffix(err.Error(), "\n")+"\n")
 		return
 	}
-	text(x, http.StatusOK, "ok")
+	body := "ok"
+	if s.o.Remarks != nil {
+		body = strings.Join(append([]string{body}, s.o.Remarks()...), "\n")
+	}
+	text(x, http.StatusOK, body)
 }
 
 func text(x *exchange, status int, body string) {
@@ -256,6 +259,9 @@ func (s *Server) serveAPI(x *exchange, path string) error {
 	}
 	if err := s.find(x, path); err != nil {
 		return err
+	}
+	if !s.dir.Stored() && !needsNoDirectory[x.rt.pattern] {
+		return errNoDirectory
 	}
 	return x.rt.serve(x)
 }

@@ -180,6 +180,35 @@ func (x *exchange) page(kind string) (*page, error) {
 	return p, nil
 }
 
+// sorted is page for a list with several orders: sort is one of them, or is
+// left out for the first, which has no name. A cursor is good for its own order
+// only.
+func (x *exchange) sorted(kind string, orders ...string) (p *page, by string, err error) {
+	q, err := x.query()
+	if err != nil {
+		return nil, "", err
+	}
+	if by = q.Get("sort"); by != "" {
+		if !slices.Contains(orders, by) {
+			return nil, "", badRequest("sort is %s, or is left out.", strings.Join(orders, " or "))
+		}
+		kind += "-" + by
+	}
+	p, err = x.page(kind)
+	return p, by, err
+}
+
+// address is the query of another page of the same list; values are its
+// filters, by name.
+func (p *page) address(after string, names ...string) string {
+	q := url.Values{}
+	for _, name := range append(names, "limit") {
+		put(q, name, p.q.Get(name))
+	}
+	put(q, "after", after)
+	return "?" + q.Encode()
+}
+
 func (p *page) badCursor() error {
 	return badRequest("after is not what an earlier page of this list gave as next.")
 }

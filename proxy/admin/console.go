@@ -23,12 +23,11 @@ import (
 type visitor struct {
 	base  string // path in front of every address of ours; empty on the admin listener
 	actor string // whom audit events name; empty: nobody has signed in
+	// person is the user name of who has signed in on the public host.
+	person string
 	// public: the proxy let the person in, and signs the person out.
 	public bool
 }
-
-// actorToken is who audit events name for what the console does by the token.
-const actorToken = "administrator"
 
 // ServeConsole answers a request of the public host from somebody who may use
 // the console: the caller has made sure of that, for this very request. base is
@@ -39,7 +38,7 @@ func (s *Server) ServeConsole(w http.ResponseWriter, r *http.Request, base, by s
 	if !ok {
 		path = "\x00" // nothing
 	}
-	s.serve(w, r, path, visitor{base: base, actor: by, public: true})
+	s.serve(w, r, path, visitor{base: base, actor: personActor(by), person: by, public: true})
 }
 
 // consolePolicy is the Content-Security-Policy of pages: our own style sheet
@@ -104,6 +103,8 @@ func (s *Server) consolePage(x *exchange, path string) error {
 		return nil
 	case x.from.actor == "":
 		return errSignIn
+	case !s.dir.Stored():
+		return errNoDirectory // all pages are about it
 	}
 	return s.show(x, p)
 }
@@ -308,7 +309,7 @@ type consoleRoute struct {
 // consoleTable lists every page, in the order of their parts' files.
 func (s *Server) consoleTable() []consoleRoute {
 	var all []consoleRoute
-	for _, part := range [][]consoleRoute{s.groupPages(), s.rulePages(), s.peoplePages(), s.operatePages()} {
+	for _, part := range [][]consoleRoute{s.groupPages(), s.rulePages(), s.peoplePages(), s.operatePages(), s.helpPages()} {
 		all = append(all, part...)
 	}
 	for i := range all {

@@ -75,7 +75,7 @@ func (s *Server) auditPage(x *exchange) (*view, error) {
 	for _, kind := range eventKinds {
 		d.Kinds = append(d.Kinds, choice{kind, "", kind == d.Filter["kind"]})
 	}
-	s.auditSources(&d)
+	d.Sources = s.sourceChoices(d.Filter["source"])
 	q, err := s.auditQuery(x, &d)
 	if err != nil {
 		return nil, err
@@ -123,16 +123,16 @@ func put(q url.Values, name, value string) {
 	}
 }
 
-// auditSources lists the configured sources, and the one that is asked for: it
+// sourceChoices lists the configured sources, and the one that is asked for: it
 // may have left the configuration.
-func (s *Server) auditSources(d *auditData) {
-	asked := d.Filter["source"]
+func (s *Server) sourceChoices(asked string) (out []choice) {
 	for _, src := range s.sources() {
-		d.Sources = append(d.Sources, choice{src.Name, src.Name, src.Name == asked})
+		out = append(out, choice{src.Name, src.Name, src.Name == asked})
 	}
-	if asked != "" && !slices.ContainsFunc(d.Sources, func(c choice) bool { return c.Here }) {
-		d.Sources = append(d.Sources, choice{asked, asked, true})
+	if asked != "" && !slices.ContainsFunc(out, func(c choice) bool { return c.Here }) {
+		out = append(out, choice{asked, asked, true})
 	}
+	return out
 }
 
 // auditQuery turns the fields into a question. A person is named by user name,

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"cmp"
-	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -40,57 +39,56 @@ func (d *groupsData) Sort(f *frame, by string) string {
 	return f.With("query", d.Query, "control", string(d.Control), "sort", by)
 }
 
-// Values of the parameter "sort", and of the cursors that go with them.
-const (
-	byName    = ""
-	byMembers = "members"
-)
+const byMembers = "members" // of the parameter "sort"
 
-func (s *Server) groupsPage(x *exchange) (*view, error) {
-	p, err := x.page("groups")
+// findGroups answers a page of the groups that are asked for, as the API and
+// the console list them.
+func (s *Server) findGroups(x *exchange) (*page, groups.GroupQuery, list[groups.Group], error) {
+	none := list[groups.Group]{}
+	p, by, err := x.sorted("groups", byMembers)
 	if err != nil {
-		return nil, err
+		return nil, groups.GroupQuery{}, none, err
 	}
-	q := groups.GroupQuery{Query: p.q.Get("query"), Control: groups.Control(p.q.Get("control")), After: p.after, Limit: p.limit + 1}
+	q := groups.GroupQuery{
+		Query: p.q.Get("query"), Control: groups.Control(p.q.Get("control")), ByMembers: by == byMembers, After: p.after, Limit: p.limit + 1,
+	}
 	if q.Control != "" && controlFaults(q.Control) != nil {
-		return nil, badRequest("control is sso or manual.")
+		return nil, q, none, badRequest("control is sso or manual.")
 	}
-	switch p.q.Get("sort") {
-	case byName:
-	case byMembers:
-		q.ByMembers = true
-		if p.after != "" {
-			members, name, _ := strings.Cut(p.after, ":")
-			if q.AfterMembers, err = strconv.Atoi(members); err != nil || name == "" {
-				return nil, p.badCursor()
-			}
-			q.After = name
+	if q.ByMembers && p.after != "" {
+		members, name, _ := strings.Cut(p.after, ":")
+		if q.AfterMembers, err = strconv.Atoi(members); err != nil || name == "" {
+			return nil, q, none, p.badCursor()
 		}
-	default:
-		return nil, badRequest("sort is members, or is left out.")
+		q.After = name
 	}
 	found, err := s.dir.Store().FindGroups(x.r.Context(), q)
 	if err != nil {
-		return nil, err
+		return nil, q, none, err
 	}
-	here := cut(p, found, func(g groups.Group) string {
+	return p, q, cut(p, found, func(g groups.Group) string {
 		if q.ByMembers {
 			return strconv.Itoa(g.Members) + ":" + g.Name
 		}
 		return g.Name
-	})
+	}), nil
+}
+
+func (s *Server) groupsPage(x *exchange) (*view, error) {
+	p, q, here, err := s.findGroups(x)
+	if err != nil {
+		return nil, err
+	}
 	d := groupsData{Query: q.Query, Control: q.Control, ByMembers: q.ByMembers}
 	if d.Groups, err = s.listedGroups(x, here.Items); err != nil {
 		return nil, err
 	}
-	address := func(after string) string {
-		return (&frame{}).With("query", d.Query, "control", string(d.Control), "sort", p.q.Get("sort"), "limit", p.q.Get("limit"), "after", after)
-	}
+	filters := []string{"query", "control", "sort"}
 	if p.after != "" {
-		d.First = address("")
+		d.First = p.address("", filters...)
 	}
 	if here.Next != "" {
-		d.Next = address(here.Next)
+		d.Next = p.address(here.Next, filters...)
 	}
 	return &view{template: "groups", title: "groups.title", section: "groups", data: &d}, nil
 }
@@ -161,9 +159,6 @@ func (x *ruleIndex) of(group string, granting []string) []groups.Rule {
 	return out
 }
 
-// groupHistory is how many events a group's page shows.
-const groupHistory = 20
-
 // groupData is the page of one group.
 type groupData struct {
 	groups.Group
@@ -194,20 +189,10 @@ type memberReason struct {
 	Gone    bool   // the rule is not in force any more
 }
 
-// groupEvent is an event as a group's history shows it.
-type groupEvent struct {
-	groups.Event
-	Gained, Lost bool // a sync gave the person the group, or took it
-}
-
 // ruleDefault is what grants name for sync.default_groups.
 const ruleDefault = "default"
 
 func (s *Server) groupPage(x *exchange) (*view, error) {
-	p, err := x.page("group-members")
-	if err != nil {
-		return nil, err
-	}
 	ctx, store, name := x.r.Context(), s.dir.Store(), x.args[0]
 	g, err := s.group(x, name)
 	if err != nil {
@@ -219,39 +204,29 @@ func (s *Server) groupPage(x *exchange) (*view, error) {
 	}
 	index, f := ruleIndexOf(s.dir.Rules()), facts[name]
 	d := groupData{
-		Group: *g, Tag: groupTag(g), Changed: lastChange(*g, f), Rules: index.of(name, f.Rules), Query: p.q.Get("query"),
+		Group: *g, Tag: groupTag(g), Changed: lastChange(*g, f), Rules: index.of(name, f.Rules),
 	}
 	for _, id := range f.Rules {
 		d.Default = d.Default || id == ruleDefault
 	}
-	found, err := store.FindMembers(ctx, groups.MemberQuery{Group: name, Query: d.Query, After: p.after, Limit: p.limit + 1})
-	if err != nil && !errors.Is(err, groups.ErrNotFound) { // it went between the two reads
-		return nil, err
-	}
-	here := cut(p, found, func(m groups.Member) string { return m.User.Name })
-	for _, m := range here.Items {
-		d.Listed = append(d.Listed, listedMember{m, index.why(m.Membership.Grants)})
-	}
-	address := func(after string) string {
-		return (&frame{}).With("query", d.Query, "limit", p.q.Get("limit"), "after", after)
-	}
-	if p.after != "" {
-		d.First = address("")
-	}
-	if here.Next != "" {
-		d.Next = address(here.Next)
-	}
-	events, err := store.Events(ctx, groups.EventQuery{Group: name, Limit: groupHistory + 1})
+	p, here, err := s.findMembers(x, name)
 	if err != nil {
 		return nil, err
 	}
-	if d.MoreEvents = len(events) > groupHistory; d.MoreEvents {
-		events = events[:groupHistory]
+	d.Query = p.q.Get("query")
+	for _, m := range here.Items {
+		d.Listed = append(d.Listed, listedMember{m, index.why(m.Membership.Grants)})
 	}
-	for _, e := range events {
-		d.Events = append(d.Events, groupEventOf(e, name))
+	if p.after != "" {
+		d.First = p.address("", "query")
 	}
-	return &view{template: "group", title: name, section: "groups", scripts: []string{"groups.js"}, data: &d}, nil
+	if here.Next != "" {
+		d.Next = p.address(here.Next, "query")
+	}
+	if d.Events, d.MoreEvents, err = s.historyOf(ctx, name); err != nil {
+		return nil, err
+	}
+	return &view{template: "group", title: name, section: "groups", scripts: []string{"combo.js", "groups.js"}, data: &d}, nil
 }
 
 func (x *ruleIndex) why(grants []groups.Grant) []memberReason {
@@ -265,35 +240,6 @@ func (x *ruleIndex) why(grants []groups.Grant) []memberReason {
 		}
 	}
 	return out
-}
-
-func groupEventOf(e groups.Event, group string) groupEvent {
-	out := groupEvent{Event: e}
-	if e.Change == nil {
-		return out
-	}
-	for _, name := range e.Change.Added {
-		out.Gained = out.Gained || name == group
-	}
-	for _, name := range e.Change.Removed {
-		out.Lost = out.Lost || name == group
-	}
-	return out
-}
-
-// GroupEvent says what an event was, in words; one without words is its kind.
-func (f *frame) GroupEvent(e groupEvent) string {
-	key := "groups.event." + e.Kind
-	switch {
-	case e.Gained:
-		key += ".gained"
-	case e.Lost:
-		key += ".lost"
-	}
-	if !f.Lang.has(key) {
-		return e.Kind
-	}
-	return f.T(key)
 }
 
 // RuleMatch is how a rule looks at values, and what it looks for.

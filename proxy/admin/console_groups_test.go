@@ -132,7 +132,7 @@ func TestConsoleShowsAGroup(t *testing.T) {
 	a.done("PUT", "/groups/a/members/"+a.id("carol"))
 	page = a.seen("root", "/groups/a", 200)
 	wants(t, "manual", page, "member-add", "member-import", "members:export", `data-set-user="carol"`)
-	wants(t, "manual", words(page), "Added by api", "Added by hand", "Today’s members (1) keep the group", "all of its members will lose it")
+	wants(t, "manual", words(page), "Added by API, by the token", "Added by hand", "Today’s members (1) keep the group", "all of its members will lose it")
 	wants(t, "no members", words(a.seen("root", "/groups/c", 200)), "Nobody is in this group", "import a CSV file")
 	wants(t, "no rules", words(a.seen("root", "/groups/b", 200)), "No rule names this group yet")
 	lacks(t, "no members", a.seen("root", "/groups/c", 200), "members:export")

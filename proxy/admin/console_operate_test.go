@@ -114,7 +114,7 @@ func TestConsoleShowsTheGuard(t *testing.T) {
 
 	ok[any](a, 200, "POST", "/guard:allow", "")
 	page = a.seen("root", "/sync", 200)
-	wants(t, "allowed", said(page), "Watching", "0 have a group", "Removals were last allowed: 2026-03-01 11:00", "api")
+	wants(t, "allowed", said(page), "Watching", "0 have a group", "Removals were last allowed: 2026-03-01 11:00 UTC · API, by the token")
 	lacks(t, "allowed", page, "guard-allow", "Would leave")
 
 	idle := newAPI(t)
@@ -149,10 +149,69 @@ func TestConsoleShowsWhatWasSkipped(t *testing.T) {
 	if n := strings.Count(text, "cooks & <co> entra"); n != 1 {
 		t.Errorf("two rules make %d lines", n)
 	}
-	wants(t, "links", html.UnescapeString(page), "/console/rules?claim=groups&new=1&source=entra&value=cooks+%26+%3Cco%3E", `href="/console/groups/board"`)
+	wants(t, "links", page, `href="/console/groups/board"`)
 	a.signIn("entra", "y", `{"preferred_username":"bob","groups":["odd"]}`)
 	wants(t, "name", said(a.seen("root", "/sync", 200)), "Odd Name the name is not allowed 1")
 	wants(t, "German", said(a.seen("root", "/sync", 200, "de")), "die Gruppe gibt es nicht")
+}
+
+// Each skipped value is offered what would let it in, and nothing any more when
+// that has been done.
+func TestConsoleOffersWhatASkippedValueLacks(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, func(s *groups.Settings, _ *admin.Options) {
+		s.Sync.CreateNewGroups, s.Sync.GroupNames, s.Sync.DefaultGroups = false, "[a-z]+", []string{"everyone"}
+		s.Rules = []groups.Rule{
+			{ID: "f-1", Source: "entra", Claim: "groups", Value: "cooks & <co>", Group: "kitchen"},
+			{ID: "f-2", Source: "entra", Claim: "groups", Regexp: "(Odd.*)", Group: "$1"},
+			{ID: "f-3", Source: "entra", Claim: "groups", Value: "chair", Group: "board"},
+		}
+	})
+	ok[any](a, 201, "POST", "/groups", `{"name":"board","control":"manual"}`)
+	ok[any](a, 201, "POST", "/groups", `{"name":"oddities","control":"sso"}`)
+	a.signIn("entra", "x", `{"preferred_username":"alice","groups":["chair","cooks & <co>","Odd"]}`)
+	a.signIn("corp", "y", `{"preferred_username":"bob"}`) // no rule reads the source: the default groups
+	offers := map[string]string{
+		"kitchen": `<button class="small" data-open="skip-group" data-set-name="kitchen">Make the group`, "everyone": `data-set-name="everyone">Make the group`,
+		"Odd": `<a class="button small" href="/console/rules?claim=groups&new=1&source=entra&value=Odd">Make a rule of it`, "board": `href="/console/groups/board#group-switch">Change who decides`,
+	}
+	row := func(group string) string {
+		t.Helper()
+		for _, r := range strings.Split(html.UnescapeString(a.seen("root", "/sync", 200)), "<tr>") {
+			if strings.Contains(r, `data-label="Would mean">`+group+`<`) || strings.Contains(r, `/groups/`+group+`"`) {
+				return r
+			}
+		}
+		t.Fatalf("%s is not listed", group)
+		return ""
+	}
+	for group, want := range offers {
+		got := row(group)
+		wants(t, group, got, want)
+		for other, text := range offers {
+			if other != group && strings.Contains(got, text) {
+				t.Errorf("%s is offered what %s is: %s", group, other, got)
+			}
+		}
+		lacks(t, group, got, "Settled meanwhile")
+	}
+	page := a.seen("root", "/sync", 200)
+	wants(t, "the dialog", page, `<dialog id="skip-group"`, `data-api="/console/api/v1/groups"`, `<input type="hidden" name="control" value="sso">`)
+	wants(t, "the other dialog", a.seen("root", "/groups/board", 200), `<dialog id="group-switch" data-direct`)
+
+	ok[any](a, 201, "POST", "/groups", `{"name":"kitchen","control":"sso"}`)
+	ok[any](a, 201, "POST", "/groups", `{"name":"everyone"}`) // manual: in the way still
+	ok[any](a, 200, "PATCH", "/groups/board", `{"control":"sso"}`)
+	ok[any](a, 201, "POST", "/rules", `{"source":"entra","claim":"groups","value":"Odd","group":"oddities"}`)
+	for _, group := range []string{"kitchen", "Odd", "board"} {
+		wants(t, group, row(group), "Settled meanwhile")
+		lacks(t, group, row(group), "data-open", "class=\"button")
+	}
+	wants(t, "everyone", row("everyone"), `href="/console/groups/everyone#group-switch">Change who decides`)
+	a.signIn("entra", "x", `{"preferred_username":"alice","groups":["chair","cooks & <co>","Odd"]}`)
+	if in := a.call("GET", "/users/"+a.id("alice"), ""); !strings.Contains(string(in.body), `"kitchen"`) || !strings.Contains(string(in.body), `"oddities"`) || !strings.Contains(string(in.body), `"board"`) {
+		t.Errorf("what was offered helps not: %s", in.body)
+	}
 }
 
 var rect = regexp.MustCompile(`<rect class="([^"]+)" x="(\d+)" y="(\d+)" width="8" height="(\d+)"><title>([^<]+)</title>`)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"net/url"
 	"slices"
 	"time"
 
@@ -38,45 +37,43 @@ func (f *frame) Coded(key string, values ...string) template.HTML {
 
 // peopleData is a page of the list of people.
 type peopleData struct {
-	Query       string
+	groups.UserQuery
 	All         int // people there are, whatever is searched for
+	Sources     []choice
 	People      []listedPerson
 	First, Next string
 	Local       bool // users can be made here
 	MinPassword int
 }
 
+// Filtered reports whether something was looked for.
+func (d *peopleData) Filtered() bool { return d.Query != "" || d.Source != "" }
+
+// Sort is the query of the same list in an order.
+func (d *peopleData) Sort(f *frame, by string) string {
+	return f.With("query", d.Query, "source", d.Source, "sort", by)
+}
+
 type listedPerson struct {
 	person
-	Created time.Time
-	Sources []string
-	Groups  int
+	Created, Seen time.Time
+	Sources       []string
+	Groups        int
 }
 
 func (s *Server) peoplePage(x *exchange) (*view, error) {
-	p, err := x.page("users")
+	p, q, here, err := s.findUsers(x)
 	if err != nil {
 		return nil, err
 	}
-	var after groups.UserID
-	if p.after != "" {
-		if after, err = groups.ParseUserID(p.after); err != nil {
-			return nil, p.badCursor()
-		}
-	}
 	ctx, store := x.r.Context(), s.dir.Store()
-	d := peopleData{Query: p.q.Get("query")}
+	d := peopleData{UserQuery: q, Sources: s.sourceChoices(q.Source)}
 	if d.All, _, err = store.CountUsers(ctx); err != nil {
 		return nil, err
 	}
-	found, err := store.Users(ctx, d.Query, after, p.limit+1)
-	if err != nil {
-		return nil, err
-	}
-	here := cut(p, found, func(u groups.User) string { return u.ID.String() })
 	for i := range here.Items {
 		u := &here.Items[i]
-		row := listedPerson{person: personOf(u), Created: u.Created}
+		row := listedPerson{person: personOf(&u.User), Created: u.Created, Seen: u.Seen}
 		if row.Sources, err = s.sourcesOf(ctx, u.ID); err != nil {
 			return nil, err
 		}
@@ -87,20 +84,12 @@ func (s *Server) peoplePage(x *exchange) (*view, error) {
 		row.Groups = len(names)
 		d.People = append(d.People, row)
 	}
-	address := func(after string) string {
-		q := url.Values{}
-		for name, value := range map[string]string{"query": d.Query, "limit": p.q.Get("limit"), "after": after} {
-			if value != "" {
-				q.Set(name, value)
-			}
-		}
-		return "?" + q.Encode()
-	}
+	filters := []string{"query", "source", "sort"}
 	if p.after != "" {
-		d.First = address("")
+		d.First = p.address("", filters...)
 	}
 	if here.Next != "" {
-		d.Next = address(here.Next)
+		d.Next = p.address(here.Next, filters...)
 	}
 	var local claims.LocalConfig
 	_, local, d.Local = s.dir.LocalSource()
@@ -206,7 +195,7 @@ func (s *Server) personPage(x *exchange) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := personData{person: personOf(u), Created: u.Created, Self: x.from.public && x.from.actor == u.Name, Rules: map[string]string{}}
+	d := personData{person: personOf(u), Created: u.Created, Self: x.from.public && x.from.person == u.Name, Rules: map[string]string{}}
 	if d.Identities, err = s.shownIdentities(ctx, id); err != nil {
 		return nil, err
 	}

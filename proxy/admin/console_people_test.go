@@ -125,9 +125,9 @@ func TestConsoleShowsAPerson(t *testing.T) {
 	a.done("PUT", "/groups/board%2F%3Cb%3E/members/"+id)
 	page := a.seen("root", "/people/"+id, 200)
 	wants(t, "alice", words(page), "Alice <i>A.</i> · alice@example.com",
-		"Because entra states groups = eng , by the rule groupgate.yaml:7", "groups = <script> , by the rule groupgate.yaml:8", "Added by api", "board/<b>",
+		"Because entra states groups = eng , by the rule groupgate.yaml:7", "groups = <script> , by the rule groupgate.yaml:8", "Added by API, by the token", "board/<b>",
 		"Known to corp oidc", "unknown the claim is null: grants nothing, removes nothing", "Known to entra oidc", "complete grants and removes",
-		"eng.example.com", "Sign out everywhere", "Sync entra + engineering", "Added to a group – board/<b> by api", "all memberships (2), manual ones too")
+		"eng.example.com", "Sign out everywhere", "Sync entra + engineering", "Added to a group – board/<b> by API, by the token", "all memberships (2), manual ones too")
 	wants(t, "alice", page, `href="/console/groups/board%2F%3Cb%3E"`, `href="/console/audit?user=`+id+`"`, `href="/console/explain?source=corp&amp;user=`+id+`"`,
 		`data-api="/console/api/v1/users/`+id+`/sessions"`, `&#34;preferred_username&#34;: &#34;alice&#34;`)
 	lacks(t, "alice", page, "canary", "dead", "<script>", "<i>A", "board/<b>", "This is you", "person-edit", "Local account")
@@ -403,7 +403,14 @@ func TestManyPeopleAreListedQuickly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, path := range []string{"/people", "/people?query=user99999", "/people?query=nobody-has-this", "/people?limit=500", "/people/" + last.String(), "/explain?query=user99998"} {
+	a.signIn("corp", "g1", `{"preferred_username":"user5"}`) // alone there
+	middle := cursorOf(fmt.Sprintf("users-seen:%d:%s", at.UnixMicro(), groups.UserID(people/2)))
+	for _, path := range []string{
+		"/people?sort=name", "/people?sort=seen", "/people?sort=seen&source=entra", "/people?sort=seen&source=corp", "/people?sort=name&source=corp", "/people?source=corp",
+		"/people?sort=name&query=user", "/people?sort=seen&query=user99999", "/people?sort=name&query=99", "/people?sort=seen&query=nobody-has-this",
+		"/people?sort=seen&after=" + middle, "/people?sort=name&after=" + cursorOf("users-name:user5"), "/people?sort=seen&after=" + cursorOf("users-seen:0:u1"),
+		"/people", "/people?query=user99999", "/people?query=nobody-has-this", "/people?limit=500", "/people/" + last.String(), "/explain?query=user99998",
+	} {
 		began := time.Now()
 		page := a.seen("root", path, 200)
 		took := time.Since(began)

@@ -35,6 +35,11 @@ func localSettings() groups.SourceSettings {
 // page of ours.
 func (a *api) public(method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	a.t.Helper()
+	return a.publicAs("alice", method, path, body, change...)
+}
+
+func (a *api) publicAs(name, method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+	a.t.Helper()
 	r := httptest.NewRequest(method, "https://portal.example.com/_auth/admin"+path, nil)
 	r.Header.Set("Sec-Fetch-Site", "same-origin")
 	r.Header.Set("Accept", "text/html")
@@ -45,7 +50,7 @@ func (a *api) public(method, path, body string, change ...func(*http.Request)) *
 		c(r)
 	}
 	w := httptest.NewRecorder()
-	a.h.ServeConsole(w, r, "/_auth/admin", "alice")
+	a.h.ServeConsole(w, r, "/_auth/admin", name)
 	if api, is := strings.CutPrefix(path, "/api/v1"); is {
 		raw, _, _ := strings.Cut(api, "?")
 		a.spec.check(a.t, method, raw, answer{w.Code, w.Header(), w.Body.Bytes()})
@@ -72,7 +77,7 @@ func TestConsoleOnThePublicHost(t *testing.T) {
 		t.Fatalf("%d, at %q: %s", w.Code, w.Header().Get("Location"), w.Body)
 	}
 	made := ok[listOf[struct{ Actor, Group string }]](a, 200, "GET", "/events?group=board", "").Items
-	if len(made) != 1 || made[0].Actor != "alice" {
+	if len(made) != 1 || made[0].Actor != "user:alice" {
 		t.Errorf("noted: %+v", made)
 	}
 	w = a.public("PATCH", "/api/v1/groups/board", `{"name": "a/b"}`)

@@ -117,6 +117,50 @@ type skippedValue struct {
 	groups.Skip
 	People int
 	Last   time.Time
+	Offer  offer
+}
+
+// offer is what would let a value into its group, as things are now.
+type offer string
+
+const (
+	offerGroup   offer = "group"   // make it: the rule is there
+	offerRule    offer = "rule"    // into a group whose name is allowed
+	offerControl offer = "control" // let SSO decide about the group
+	offerNothing offer = ""        // settled since, or in nobody's hands here
+)
+
+// offers says what helps each of the skipped values.
+func (s *Server) offers(ctx context.Context, all []skippedValue) error {
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].Group
+	}
+	controls, err := s.dir.Store().Controls(ctx, names)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		v := &all[i]
+		switch control, there := controls[v.Group]; {
+		case v.Reason == groups.SkipName:
+			if v.Value != "" && s.dir.CheckGroupName(v.Group) != nil && !s.mapped(&v.Skip) {
+				v.Offer = offerRule
+			}
+		case there && control == groups.Manual:
+			v.Offer = offerControl
+		case !there && v.Reason == groups.SkipMissing:
+			v.Offer = offerGroup
+		}
+	}
+	return nil
+}
+
+// mapped reports whether a rule names the very value.
+func (s *Server) mapped(v *groups.Skip) bool {
+	return slices.ContainsFunc(s.dir.Rules(), func(r groups.Rule) bool {
+		return r.Value == v.Value && r.Claim == v.Claim && (r.Source == "" || r.Source == v.Source) && s.dir.CheckGroupName(r.Group) == nil
+	})
 }
 
 // skips reads the latest syncs that skipped something, as many as can be read
@@ -156,7 +200,7 @@ func (s *Server) skips(ctx context.Context, d *syncData) error {
 		q.Before = found[len(found)-1].ID
 	}
 	for skip, c := range by {
-		d.Skipped = append(d.Skipped, skippedValue{skip, len(c.people), c.last})
+		d.Skipped = append(d.Skipped, skippedValue{Skip: skip, People: len(c.people), Last: c.last})
 	}
 	slices.SortFunc(d.Skipped, func(a, b skippedValue) int {
 		return cmp.Or(cmp.Compare(b.People, a.People), cmp.Compare(a.Reason, b.Reason), a.Grant.Compare(b.Grant))
@@ -164,7 +208,7 @@ func (s *Server) skips(ctx context.Context, d *syncData) error {
 	if len(d.Skipped) > shownSkips {
 		d.Skipped, d.MoreSkips = d.Skipped[:shownSkips], true
 	}
-	return nil
+	return s.offers(ctx, d.Skipped)
 }
 
 // SkipReason says why a group was skipped.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -268,3 +269,6 @@ func nothingIn(t *testing.T, text []byte, secrets ...string) {
 		}
 	}
 }
+
+// cursorOf is a cursor that holds a text.
+func cursorOf(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }

@@ -13,15 +13,11 @@ import (
 const maxDescription = 4 << 10 // bytes
 
 func (s *Server) listGroups(x *exchange) error {
-	p, err := x.page("groups")
+	_, _, here, err := s.findGroups(x)
 	if err != nil {
 		return err
 	}
-	found, err := s.dir.Store().Groups(x.r.Context(), p.q.Get("query"), p.after, p.limit+1)
-	if err != nil {
-		return err
-	}
-	return x.ok(each(cut(p, found, func(g groups.Group) string { return g.Name }), shown))
+	return x.ok(each(here, shown))
 }
 
 func shown(g groups.Group) groups.Group {
@@ -36,10 +32,12 @@ func groupTag(g *groups.Group) string { return tag(g.Name, string(g.Control), g.
 func (s *Server) group(x *exchange, name string) (*groups.Group, error) {
 	g, err := s.dir.Store().Group(x.r.Context(), name)
 	if errors.Is(err, groups.ErrNotFound) {
-		return nil, notFound("There is no group %q.", name)
+		return nil, noGroup(name)
 	}
 	return g, err
 }
+
+func noGroup(name string) error { return notFound("There is no group %q.", name) }
 
 func (s *Server) getGroup(x *exchange) error {
 	g, err := s.group(x, x.args[0])
@@ -178,6 +176,7 @@ func (s *Server) patchGroup(x *exchange) error {
 			return err
 		}
 	}
+	change.If = func(g *groups.Group) error { return x.precondition(groupTag(g)) } // another replica may have been faster
 	g, err = s.dir.UpdateGroup(x.r.Context(), name, change, x.from.actor)
 	if errors.Is(err, groups.ErrConflict) {
 		return conflict("There is a group %q already.", *change.Name)
@@ -207,7 +206,8 @@ func (s *Server) deleteGroup(x *exchange) error {
 	if err := s.keepsWay(x, name); g != nil && err != nil {
 		return err
 	}
-	if err := s.dir.DeleteGroup(x.r.Context(), name, x.from.actor); err != nil && !errors.Is(err, groups.ErrNotFound) {
+	same := func(g *groups.Group) error { return x.precondition(groupTag(g)) }
+	if err := s.dir.DeleteGroup(x.r.Context(), name, x.from.actor, same); err != nil && !errors.Is(err, groups.ErrNotFound) {
 		return err
 	}
 	return x.done()
@@ -226,25 +226,30 @@ func memberOf(m groups.Member) member {
 	return member{personOf(&m.User), m.Membership.Origin(), m.Membership.Since.UTC(), reasons(m.Membership.Grants), m.Membership.By}
 }
 
+// findMembers answers a page of a group's members, by user name, as the API and
+// the console list them.
+func (s *Server) findMembers(x *exchange, group string) (*page, list[groups.Member], error) {
+	p, err := x.page("group-members")
+	if err != nil {
+		return nil, list[groups.Member]{}, err
+	}
+	q := groups.MemberQuery{Group: group, Query: p.q.Get("query"), After: p.after, Limit: p.limit + 1}
+	found, err := s.dir.Store().FindMembers(x.r.Context(), q)
+	if errors.Is(err, groups.ErrNotFound) {
+		err = noGroup(group)
+	}
+	if err != nil {
+		return nil, list[groups.Member]{}, err
+	}
+	return p, cut(p, found, func(m groups.Member) string { return m.User.Name }), nil
+}
+
 func (s *Server) listMembers(x *exchange) error {
-	p, err := x.page("members")
+	_, here, err := s.findMembers(x, x.args[0])
 	if err != nil {
 		return err
 	}
-	var after groups.UserID
-	if p.after != "" {
-		if after, err = groups.ParseUserID(p.after); err != nil {
-			return p.badCursor()
-		}
-	}
-	if _, err := s.group(x, x.args[0]); err != nil {
-		return err
-	}
-	found, err := s.dir.Store().Members(x.r.Context(), x.args[0], after, p.limit+1)
-	if err != nil {
-		return err
-	}
-	return x.ok(each(cut(p, found, func(m groups.Member) string { return m.User.ID.String() }), memberOf))
+	return x.ok(each(here, memberOf))
 }
 
 func (s *Server) addMember(x *exchange) error {

@@ -171,6 +171,7 @@ func (s *Server) changeLocal(x *exchange, id groups.UserID, c groups.LocalChange
 	if err := x.precondition(accountTag(a)); err != nil {
 		return err
 	}
+	c.If = func(a *groups.LocalAccount) error { return x.precondition(accountTag(a)) } // another replica may have been faster
 	_, err = s.dir.ChangeLocal(ctx, a.Source, a.Subject, c, x.from.actor)
 	return err
 }

@@ -63,6 +63,8 @@ var (
 	errConflict    = newProblem(409, "conflict", "Conflict", "The name or id is taken already, or it was changed meanwhile.")
 	errLastWay     = newProblem(409, "last-way", "Conflict", "The group lets people into the console at this address (admin.groups), and you may not come in here any more. "+
 		"If that is what you want, send it again with ?confirm=last-way. The admin listener's token is another way in.")
+	errNoDirectory = newProblem(501, "no-directory", "There is no directory", "This groupgate keeps nobody: sessions are in people's browsers, and the rules of its file "+
+		"alone say who is in which group (store.none). Sources and explain work; the log is the audit trail.")
 	errInternal = newProblem(500, "internal", "Internal error", "This is a fault of groupgate. The log has more under this request's id.")
 )
 
@@ -125,6 +127,8 @@ func problemFor(err error) *problem {
 		return errUnavailable
 	case errors.Is(err, groups.ErrNotFound):
 		return errNotThere
+	case errors.Is(err, groups.ErrNoDirectory):
+		return errNoDirectory
 	case errors.Is(err, groups.ErrControlled):
 		return errControlled
 	case errors.Is(err, groups.ErrConflict):

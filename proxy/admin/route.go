@@ -72,6 +72,9 @@ func (s *Server) table() []route {
 	return routes
 }
 
+// needsNoDirectory is what works where there is none (store.none).
+var needsNoDirectory = map[string]bool{"/explain": true, "/sources": true, "/sources/{name}:test": true, "/openapi.json": true}
+
 func compile(pattern string) []segment {
 	var out []segment
 	for part := range strings.SplitSeq(pattern[1:], "/") {

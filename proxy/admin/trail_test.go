@@ -141,6 +141,9 @@ func TestExportOfTheTrail(t *testing.T) {
 
 // An export reads on until its bound, each event once.
 func TestExportIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine; takes many times as long under the race detector")
+	}
 	t.Parallel()
 	a := newAPI(t)
 	const n = admin.MaxExport + 700

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/groupgate/groupgate/claims"
@@ -25,6 +27,7 @@ func personOf(u *groups.User) person {
 type listedUser struct {
 	person
 	Created    time.Time     `json:"created"`
+	LastSeen   time.Time     `json:"last_seen,omitzero"`
 	Identities []identityRef `json:"identities"`
 }
 
@@ -92,27 +95,73 @@ func reasons(grants []groups.Grant) []why {
 	return out
 }
 
-func (s *Server) listUsers(x *exchange) error {
-	p, err := x.page("users")
+// findUsers answers a page of the people that are asked for, as the API and the
+// console list them.
+func (s *Server) findUsers(x *exchange) (*page, groups.UserQuery, list[groups.FoundUser], error) {
+	none := list[groups.FoundUser]{}
+	p, by, err := x.sorted("users", string(groups.UsersByName), string(groups.UsersBySeen))
 	if err != nil {
-		return err
+		return nil, groups.UserQuery{}, none, err
 	}
-	var after groups.UserID
+	q := groups.UserQuery{Query: p.q.Get("query"), Source: p.q.Get("source"), By: groups.UserOrder(by), Limit: p.limit + 1}
 	if p.after != "" {
-		if after, err = groups.ParseUserID(p.after); err != nil {
-			return p.badCursor()
+		if q.After, err = userBefore(q.By, p.after); err != nil {
+			return nil, q, none, p.badCursor()
 		}
 	}
-	ctx, store := x.r.Context(), s.dir.Store()
-	found, err := store.Users(ctx, p.q.Get("query"), after, p.limit+1)
+	found, err := s.dir.Store().FindUsers(x.r.Context(), q)
+	if err != nil {
+		return nil, q, none, err
+	}
+	return p, q, cut(p, found, func(u groups.FoundUser) string { return userCursor(q.By, &u) }), nil
+}
+
+// userCursor is what the next page of an order has to know of a user.
+func userCursor(by groups.UserOrder, u *groups.FoundUser) string {
+	switch by {
+	case groups.UsersByName:
+		return u.Name
+	case groups.UsersBySeen:
+		seen := int64(0)
+		if !u.Seen.IsZero() {
+			seen = u.Seen.UnixMicro()
+		}
+		return strconv.FormatInt(seen, 10) + ":" + u.ID.String()
+	}
+	return u.ID.String()
+}
+
+// userBefore reads what userCursor wrote.
+func userBefore(by groups.UserOrder, cursor string) (u groups.FoundUser, err error) {
+	switch by {
+	case groups.UsersByName:
+		u.Name = cursor
+		return u, nil
+	case groups.UsersBySeen:
+		seen, id, _ := strings.Cut(cursor, ":")
+		at, err := strconv.ParseInt(seen, 10, 64)
+		if err != nil {
+			return u, err
+		}
+		if at != 0 {
+			u.Seen = time.UnixMicro(at)
+		}
+		cursor = id
+	}
+	u.ID, err = groups.ParseUserID(cursor)
+	return u, err
+}
+
+func (s *Server) listUsers(x *exchange) error {
+	_, _, here, err := s.findUsers(x)
 	if err != nil {
 		return err
 	}
-	out := each(cut(p, found, func(u groups.User) string { return u.ID.String() }), func(u groups.User) listedUser {
-		return listedUser{person: personOf(&u), Created: u.Created.UTC(), Identities: []identityRef{}}
+	out := each(here, func(u groups.FoundUser) listedUser {
+		return listedUser{person: personOf(&u.User), Created: u.Created.UTC(), LastSeen: u.Seen.UTC(), Identities: []identityRef{}}
 	})
 	for i := range out.Items {
-		ids, err := store.Identities(ctx, out.Items[i].ID)
+		ids, err := s.dir.Store().Identities(x.r.Context(), out.Items[i].ID)
 		if err != nil {
 			return err
 		}

@@ -177,5 +177,12 @@
     if (event.target.closest?.("[data-close]")) event.target.closest("dialog")?.close();
   });
 
+  // An address that ends in #ID opens the dialog of that id, if it allows it: once.
+  const asked = document.getElementById(location.hash.slice(1));
+  if (asked?.matches("dialog[data-direct]")) {
+    history.replaceState(null, "", location.pathname + location.search);
+    asked.showModal();
+  }
+
   window.groupgate = {api, reason, say, element, flash, flashLater, showFaults, clearFaults, values, busy};
 })();

@@ -1,76 +1,35 @@
 "use strict";
 // The page of a manual group: finding people to add, and the import of a file.
 (() => {
-  const {api, say, element, flashLater, showFaults, clearFaults, busy} = window.groupgate;
+  const {api, say, element, flashLater, showFaults, clearFaults, busy, combo} = window.groupgate;
 
-  // A combobox (ARIA 1.2) over the API's search for people. The dialog stays
-  // open for the next one; the page is loaded again when it closes.
+  // The dialog stays open for the next person; the page is loaded again when it
+  // closes.
   const add = document.getElementById("member-add-form");
   if (add) {
-    const input = document.getElementById("who"), list = document.getElementById("who-list"), said = document.getElementById("who-said");
+    const input = document.getElementById("who"), said = document.getElementById("who-said");
     const dialog = add.closest("dialog");
-    let chosen = null, found = [], at = -1, asked = 0, timer = 0, added = [];
+    let chosen = null, found = [], added = [];
 
-    const close = () => {
-      list.hidden = true;
-      input.setAttribute("aria-expanded", "false");
-      input.removeAttribute("aria-activedescendant");
-      at = -1;
-    };
-    const mark = (next) => {
-      at = next;
-      [...list.children].forEach((o, i) => o.setAttribute("aria-selected", String(i === at)));
-      input.setAttribute("aria-activedescendant", list.children[at].id);
-      list.children[at].scrollIntoView({block: "nearest"});
-    };
-    const choose = (person) => {
-      chosen = person;
-      input.value = person.user;
-      said.textContent = say("groups.chosen", person.name || person.email || person.user);
-      close();
-    };
-    const show = (items) => {
-      found = items;
-      at = -1;
-      input.removeAttribute("aria-activedescendant");
-      list.replaceChildren(...items.map((person, i) => {
-        const more = [person.name, person.email].filter(Boolean).join(" · ");
-        const option = element("li", {role: "option", id: "who-" + i, "aria-selected": "false"},
-          element("b", {}, person.user), more ? element("span", {class: "soft"}, more) : null);
-        option.addEventListener("mousedown", (e) => { e.preventDefault(); choose(person); });
-        return option;
-      }));
-      list.hidden = items.length === 0;
-      input.setAttribute("aria-expanded", String(items.length > 0));
-      said.textContent = items.length ? say("groups.found", items.length) : say("groups.found_none");
-    };
-    const ask = async () => {
-      const mine = ++asked, query = input.value.trim();
-      if (!query) { close(); said.textContent = ""; return; }
-      const res = await api("GET", add.dataset.people + "?limit=8&query=" + encodeURIComponent(query));
-      if (mine !== asked) return;
-      if (res.ok) show(res.body.items); else showFaults(add, res);
-    };
     input.addEventListener("input", () => {
       chosen = null;
       clearFaults(add);
-      clearTimeout(timer);
-      timer = setTimeout(ask, 150);
     });
-    input.addEventListener("keydown", (e) => {
-      const n = list.hidden ? 0 : found.length;
-      if (e.key === "ArrowDown" || e.key === "ArrowUp") {
-        e.preventDefault();
-        if (n) mark(e.key === "ArrowDown" ? (at + 1) % n : (at + n + (at < 0 ? 0 : -1)) % n); else ask();
-      } else if (e.key === "Enter" && n && at >= 0) {
-        e.preventDefault();
-        choose(found[at]);
-      } else if (e.key === "Escape" && n) {
-        e.preventDefault(); // the list closes, not the dialog
-        close();
-      }
+    combo(input, say("groups.people"), async (text) => {
+      found = [];
+      if (!text.trim()) return [];
+      const res = await api("GET", add.dataset.people + "?limit=8&query=" + encodeURIComponent(text.trim()));
+      if (!res.ok) { showFaults(add, res); return []; }
+      found = res.body.items;
+      return found.map((person) => ({value: person.user, note: [person.name, person.email].filter(Boolean).join(" · "), person}));
+    }, {
+      pick: true,
+      shown: (n) => { said.textContent = !input.value.trim() ? "" : n ? say("groups.found", n) : say("groups.found_none"); },
+      taken: ({person}) => {
+        chosen = person;
+        said.textContent = say("groups.chosen", person.name || person.email || person.user);
+      },
     });
-    input.addEventListener("blur", close);
     add.addEventListener("submit", (e) => {
       e.preventDefault();
       busy(add, async () => {
@@ -84,7 +43,6 @@
         input.value = "";
         chosen = null;
         found = [];
-        close();
         said.textContent = say("groups.added", added.join(", "));
       }).then(() => input.focus());
     });

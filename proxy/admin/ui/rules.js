@@ -173,7 +173,7 @@
     fit();
     dialog.showModal();
     if (remove) { showPlan(); return; }
-    front(form, of ? field.value.closest("[hidden]") ? field.claim : field.value : field.claim);
+    front(form, of ? field.value.closest("[hidden]") ? field.claim : field.value : r.value || r.dn ? field.group : field.claim);
     if (r.claim) tryNow();
   }
   function front(which, focus) {
@@ -196,6 +196,7 @@
   }
 
   async function showPlan() {
+    clearTimeout(timer); // a try that is due would stop the plan
     stop.abort();
     stop = new AbortController();
     const mine = stop;
@@ -330,5 +331,9 @@
     const row = button.closest("[data-rule]");
     row ? open(JSON.parse(row.dataset.rule), "ruleDelete" in button.dataset) : open(null, false, {group: at.group});
   });
-  if ("new" in at) open(null, false, {source: at.source, claim: at.claim, value: at.value, group: at.group});
+  if ("new" in at) {
+    const kind = [...field.source.options].find((o) => o.value === at.source)?.dataset.kind;
+    const name = kind === "ldap" && /^[\w.]+=./.test(at.value) ? {dn: at.value} : {value: at.value}; // as directories write it
+    open(null, false, {source: at.source, claim: at.claim, group: at.group, ...name});
+  }
 })();
