@@ -1,0 +1,2 @@
+// Package kubernetes is empty: Helm imports it for its version alone.
+package kubernetes
