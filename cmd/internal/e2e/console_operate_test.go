@@ -77,7 +77,7 @@ func TestConsoleTestsSources(t *testing.T) {
 }
 
 // The guard stops removals; an administrator keeps waiting, then lets them go
-// on, and a value that was skipped leads to a new rule.
+// on.
 func TestConsoleDecidesForTheGuard(t *testing.T) {
 	t.Parallel()
 	g := newConsole(t, `  - {source: op, claim: groups, value: eng, group: board}
@@ -121,10 +121,57 @@ sync: {guard: {max_removed_users: 1, window: 1h}}
 	s.click(".operate-numbers summary >> nth=0")
 	s.see(".operate-numbers table >> nth=0")
 	s.look("sync-numbers")
+}
 
-	s.click("a[href*='/rules?'][href*='value=eng']")
-	s.at("/rules?claim=groups&new=1&source=op&value=eng")
-	s.see("dialog[open]")
+// What was skipped is let in by what it lacks: the group is made, a rule leads
+// to an allowed name, SSO decides about the group. Then it is settled.
+func TestConsoleLetsSkippedValuesIn(t *testing.T) {
+	t.Parallel()
+	g := newConsole(t, `  - {source: op, claim: groups, value: unknown-team, group: crew}
+  - {source: op, claim: groups, value: eng, group: board}
+  - {source: op, claim: preferred_username, value: carol, group: odd name}
+groups: [{name: engineering, control: sso}]
+sync: {create_new_groups: false, group_names: "[a-z]+"}
+`)
+	s := g.surf(t, wide)
+	s.signIn("/sync")
+	row := func(group string) string { return "[aria-labelledby=sync-skipped] tbody tr:has-text('" + group + "') " }
+	s.look("sync-skipped")
+	s.click(row("crew") + "button")
+	s.see("#skip-group[open]")
+	s.expect("What is missing is the group")
+	s.look("sync-make-group")
+	s.click("#skip-group .primary")
+	s.expect("The group is made.")
+	s.see(row("crew") + ">> text=Settled meanwhile")
+	g.enter(t, "alice")
+	if in := g.groupsOf("alice"); !slices.Contains(in, "crew") {
+		t.Errorf("alice is in %q", in)
+	}
+
+	s.click(row("odd name") + "a.button")
+	s.see("#rule[open]")
+	if got := s.values("#rule-source, #rule-claim, #rule-value, #rule-group"); !slices.Equal(got, []string{"op", "preferred_username", "carol", ""}) {
+		t.Errorf("the dialog has %q", got)
+	}
+	s.typed("crew") // the group has the focus
+	s.key("Enter")
+	s.see("#rule-save:enabled")
+	s.click("#rule-save")
+	s.expect("The rule is saved")
+	if in := g.groupsOf("carol"); !slices.Contains(in, "crew") {
+		t.Errorf("carol is in %q", in)
+	}
+
+	s.open("/sync")
+	s.see(row("odd name") + ">> text=Settled meanwhile")
+	s.click(row("board") + "a.button")
+	s.see("#group-switch[open]")
+	s.click("#group-switch .primary")
+	s.see(".head .badge.sso")
+	s.gone("#group-switch[open]")
+	s.open("/sync")
+	s.see(row("board") + ">> text=Settled meanwhile")
 }
 
 func (c *consoleGate) groupsOf(name string) (in []string) {

@@ -128,7 +128,7 @@ func TestConsoleSaysWhyAPersonIsInAGroup(t *testing.T) {
 	s.see("h1 >> text=alice")
 	s.look("person")
 	why := strings.Join(s.read(".people-why li"), "\n")
-	for _, want := range []string{"Because op states groups = eng, by the rule ", "groupgate.yaml:", "Because op states groups = ops, by the rule ", "Added by api"} {
+	for _, want := range []string{"Because op states groups = eng, by the rule ", "groupgate.yaml:", "Because op states groups = ops, by the rule ", "Added by API, by the token"} {
 		if !strings.Contains(why, want) {
 			t.Errorf("%q is missing in %q", want, why)
 		}

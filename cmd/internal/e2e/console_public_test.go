@@ -71,7 +71,7 @@ func TestConsoleOnThePublicHost(t *testing.T) {
 		Items []struct{ Actor, Kind string }
 	}
 	g.api("GET", "/events?group=board&limit=1", nil, &noted)
-	if len(noted.Items) != 1 || noted.Items[0].Actor != "alice" {
+	if len(noted.Items) != 1 || noted.Items[0].Actor != "user:alice" {
 		t.Errorf("noted: %+v", noted)
 	}
 	s.expect("board")

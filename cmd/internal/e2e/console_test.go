@@ -3,7 +3,7 @@ package e2e
 // How to test the console in a browser:
 //
 //	g := newConsole(t, "")               // a groupgate with people, groups, rules and events; "" may be more configuration
-//	s := g.surf(t, wide)                 // one Chromium; it ends, and is judged, with the test
+//	s := g.surf(t, wide)                 // a page in the Chromium of all tests; it ends, and is judged, with the test
 //	s.signIn("/groups")                  // by the token's form; then on that page
 //	s.click("text=Add a group")          // any selector of Playwright: CSS, text=..., role=button[name="..."]
 //	s.fill("#name", "sailors")
@@ -17,20 +17,16 @@ package e2e
 // Answers of the API that refuse (4xx) are no such fault. A step that fails ends
 // the test, with a picture of the page where GROUPGATE_SHOTS is set.
 //
-// One Chromium can do many steps, and starting one costs a second: walk through
-// a flow in one test. g.user("alice") is an id, g.api a call with the token.
+// One groupgate can serve many steps, and starting one with its people costs a
+// second: walk through a flow in one test. g.user("alice") is an id, g.api a call with the token.
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/groupgate/groupgate/claims/claimstest"
@@ -121,24 +117,23 @@ var (
 	phone = scenario{Width: 390, Height: 844, Scheme: "light"}
 )
 
-// surfer is one Chromium with one page.
+// surfer is one page of Chromium, in a profile of its own.
 type surfer struct {
 	t     *testing.T
 	base  string // in front of the paths that open takes
 	shots string
-	in    io.WriteCloser
-	out   *bufio.Scanner
+	page  *tab
 	size  [2]int
 	after string // the colour scheme to go back to
 }
 
-// surf opens a Chromium on the console of the admin listener.
+// surf opens a page on the console of the admin listener.
 func (c *consoleGate) surf(t *testing.T, how scenario) *surfer {
 	t.Helper()
 	return c.surfAt(t, c.adminURL(), how)
 }
 
-// surfAt opens a Chromium; paths are below base.
+// surfAt opens a page; paths are below base.
 func (c *consoleGate) surfAt(t *testing.T, base string, how scenario) *surfer {
 	t.Helper()
 	how.Pages, how.Own, how.Refusals = []string{c.adminURL(), c.url()}, []string{c.op.URL}, true
@@ -146,43 +141,14 @@ func (c *consoleGate) surfAt(t *testing.T, base string, how scenario) *surfer {
 	if s.shots != "" {
 		must(t, os.MkdirAll(s.shots, 0o755))
 	}
-	cmd := exec.Command("node", "browser.mjs", "live")
-	cmd.Dir = testenv(t)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var faults safeBuffer
-	cmd.Stderr = &faults
-	in, err := cmd.StdinPipe()
-	must(t, err)
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	s.in, s.out = in, bufio.NewScanner(out)
-	s.out.Buffer(nil, 1<<24)
+	s.page = newTab(t, how)
 	t.Cleanup(func() {
-		_ = in.Close() // it may have ended by itself
-		var all seen
-		said := s.out.Scan()
-		if err := cmd.Wait(); err != nil || !said || json.Unmarshal(s.out.Bytes(), &all) != nil {
-			t.Errorf("the browser ended: %v\n%s\n%s", err, s.out.Bytes(), faults.String())
-		}
+		all := s.page.end()
 		for _, line := range append(all.Console, all.Foreign...) {
 			t.Errorf("in the browser: %s", line)
 		}
-		if all.Error != "" {
-			t.Errorf("in the browser: %s", all.Error)
-		}
 	})
-	s.send(how)
 	return s
-}
-
-func (s *surfer) send(v any) {
-	s.t.Helper()
-	raw, err := json.Marshal(v)
-	must(s.t, err)
-	if _, err := s.in.Write(append(raw, '\n')); err != nil {
-		s.t.Fatalf("the browser does not listen: %v", err)
-	}
 }
 
 // do does one step of browser.mjs and reads its answer into value, unless nil.
@@ -199,15 +165,7 @@ func (s *surfer) do(st step, value any) {
 // try is do for what may fail; it answers why.
 func (s *surfer) try(st step, value any) string {
 	s.t.Helper()
-	s.send(st)
-	var said struct {
-		Value json.RawMessage
-		Error string
-	}
-	if !s.out.Scan() {
-		s.t.Fatalf("%v: the browser ended: %v", st, s.out.Err())
-	}
-	must(s.t, json.Unmarshal(s.out.Bytes(), &said))
+	said := s.page.do(st)
 	if said.Error == "" && value != nil {
 		must(s.t, json.Unmarshal(said.Value, value))
 	}

@@ -29,5 +29,6 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		return 1
 	}
+	defer endBrowser()
 	return servers.Main(m)
 }
