@@ -67,7 +67,7 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: build ## what a request, a login, a sync and a plan cost
 	@GROUPGATE_E2E=$$([ -x /usr/sbin/slapd ] && echo 1) GROUPGATE_BENCH_USERS=100000 $(GO) test -run '^$$' -bench . -benchmem ./claims/... ./config/... ./groups/... ./proxy/...
-	@$(GO) run ./deploy/bench -groupgate bin/groupgate
+	@GROUPGATE_E2E=$$([ -x /usr/sbin/slapd ] && echo 1) $(GO) run ./deploy/bench -groupgate bin/groupgate
 
 lint: ## golangci-lint and govulncheck, pinned
 	@echo "== golangci-lint"

@@ -104,9 +104,13 @@ func (t *trail) giveBack(batch []Event) {
 }
 
 // Run does the directory's work that is nobody's request: it stores what
-// NoteSoon took in, and follows other replicas. It returns when the context
-// ends, with all of it stored.
+// NoteSoon took in, tells targets, and follows other replicas. It returns when
+// the context ends, with all of it stored.
 func (d *Directory) Run(ctx context.Context) {
+	if d.Stored() {
+		d.pushers.begin(ctx, d)
+		defer d.pushers.halt()
+	}
 	tick, left := time.NewTicker(soonEvery), time.NewTicker(leftOver)
 	defer tick.Stop()
 	defer left.Stop()

@@ -60,7 +60,10 @@ type Directory struct {
 	active  activeCount
 	summary seenCache
 	soon    trail
-	Stats   Stats
+	pushers pushers
+	// delay is how long work that failed waits; see pushDelay.
+	delay func(failures, refusals int) time.Duration
+	Stats Stats
 }
 
 // state is a compiled Settings with the rules of the store.
@@ -82,12 +85,18 @@ type Options struct {
 	// Audit gets every audit event as one line; it is never sampled.
 	Audit *zap.Logger
 	Now   func() time.Time // nil: the store's
+	// PushDelay is how long targets' work waits after so many failures in a row,
+	// of which the last ones were refusals. nil: from a second to five minutes.
+	PushDelay func(failures, refusals int) time.Duration
 }
 
 // NewDirectory makes a directory with no sources and no rules; see Configure.
 func NewDirectory(o Options) *Directory {
 	d := &Directory{store: o.Store, log: o.Log, audit: o.Audit, now: o.Now, follow: make(chan struct{}, 1)}
 	d.Stats.Lag = NewHistogram(lagBounds)
+	if d.delay = o.PushDelay; d.delay == nil {
+		d.delay = pushDelay
+	}
 	if d.log == nil {
 		d.log = zap.NewNop()
 	}
@@ -134,6 +143,9 @@ func (d *Directory) Configure(ctx context.Context, s Settings) error {
 	}
 	if err := d.declare(ctx, s.Groups); err != nil {
 		return fmt.Errorf("directory: declare groups: %w", err)
+	}
+	if err := d.introduce(ctx, s.Targets); err != nil {
+		return err
 	}
 	for {
 		if err := d.adopt(ctx, st); !errors.Is(err, errRulesMoved) {

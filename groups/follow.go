@@ -110,8 +110,10 @@ func (d *Directory) takeRulesIn(ctx context.Context) error {
 	return nil
 }
 
-// noticed looks at the rules after a notice to everybody.
+// noticed looks at the rules after a notice to everybody, and at what targets
+// have to be told after any.
 func (d *Directory) noticed(n Notice) {
+	d.pushers.poke()
 	if n != (Notice{}) {
 		return
 	}

@@ -1,9 +1,6 @@
 package groups
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
 // How a person leaves: for good, or by the word of one source.
 
@@ -96,17 +93,4 @@ func dropSource(ctx context.Context, tx Tx, user UserID, source string) (*Change
 	}
 	c.summarise(have, nil)
 	return c, tx.DropGrants(ctx, user, c.Drop)
-}
-
-// tellTargets writes the work that a change of memberships makes.
-func (st *state) tellTargets(ctx context.Context, tx Tx, user UserID, c *Change, at time.Time) error {
-	if len(c.Added)+len(c.Removed) == 0 {
-		return nil
-	}
-	for _, target := range st.settings.Targets {
-		if err := tx.AddWork(ctx, Work{Target: target, User: user, Body: c.describe(), Created: at}); err != nil {
-			return err
-		}
-	}
-	return nil
 }

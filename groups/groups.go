@@ -212,15 +212,34 @@ const (
 	EventOverflow     = "header_overflow"
 	EventNotServed    = "not_served"          // a fault of ours, the upstream's or a source's
 	EventNotStored    = "refusals_not_stored" // how many were too many
+	EventParked       = "target_parked"       // a target refused to be told of a person
+	EventRetried      = "target_retried"      // somebody had a target's work tried again
 )
 
-// Work is one thing a target has to be told, in order per user.
+// Work says that a target has to be told of a user: all there is to say at the
+// moment of telling. A target has one piece of work of a user at a time, and
+// the users' work is told in the order in which it was first written.
 type Work struct {
 	ID      int64
 	Target  string
 	User    UserID
-	Body    json.RawMessage
+	Body    json.RawMessage // what changed last, for people who look into the store
 	Created time.Time
+
+	Version   int64     // grows with each change while it waits
+	Failures  int       // attempts in a row that came to nothing
+	Refusals  int       // of these, the latest ones that the target refused
+	NotBefore time.Time // of the next attempt
+	Parked    time.Time // since when nobody tries any more; zero: somebody does
+	Reason    string    // of the last failure; it holds no secret
+}
+
+// Backlog counts a target's work.
+type Backlog struct {
+	Waiting int       // all of it
+	Parked  int       // of these, what nobody tries any more
+	Oldest  time.Time // when the oldest was written; zero: there is none
+	Next    time.Time // the smallest NotBefore of what is not parked
 }
 
 // Notice says whose live sessions may be out of date. A zero notice means

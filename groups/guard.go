@@ -45,6 +45,19 @@ func (d *Directory) Guard(ctx context.Context) (*GuardState, error) {
 	return g, nil
 }
 
+// RemovalsWait reports whether the guard has stopped removals. It reads one row.
+func (d *Directory) RemovalsWait(ctx context.Context) (bool, error) {
+	var g GuardState
+	raw, err := d.store.Meta(ctx, metaGuard)
+	if isNotFound(err) {
+		return false, nil
+	}
+	if err == nil {
+		err = decodeJSON(raw, &g)
+	}
+	return !g.Tripped.IsZero(), err
+}
+
 func (d *Directory) guardState(ctx context.Context, r Reader, st *state, at time.Time) (*GuardState, []UserID, error) {
 	var g GuardState
 	if raw, err := r.Meta(ctx, metaGuard); err == nil {

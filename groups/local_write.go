@@ -165,6 +165,9 @@ func (w *localWrite) describe(ctx context.Context, tx Tx, rec *IdentityRecord, c
 		return err
 	}
 	w.event(Event{Kind: EventUserChanged})
+	if err := w.st.tellAgain(ctx, tx, u.ID, &Change{}, w.at); err != nil {
+		return err
+	}
 	return tx.Notify(ctx, Notice{User: u.ID})
 }
 

@@ -127,6 +127,11 @@ func (d *Directory) UpdateGroup(ctx context.Context, name string, c GroupChange,
 		if err := tx.UpdateGroup(ctx, name, *g, actor); err != nil {
 			return err
 		}
+		if g.Name != name {
+			if err := d.state.Load().tellOfGroup(ctx, tx, g.Name, e.At); err != nil {
+				return err
+			}
+		}
 		return tx.Notify(ctx, Notice{})
 	})
 	if err != nil {
@@ -163,7 +168,7 @@ func describeGroupChange(old, g Group) string {
 // DeleteGroup takes a group and its memberships away. Each of only is asked
 // about the group as GroupChange.If is.
 func (d *Directory) DeleteGroup(ctx context.Context, name, actor string, only ...func(*Group) error) error {
-	return d.act(ctx, Event{Kind: EventGroupDeleted, Group: name, Actor: actor}, func(tx Tx, _ *Event) error {
+	return d.act(ctx, Event{Kind: EventGroupDeleted, Group: name, Actor: actor}, func(tx Tx, e *Event) error {
 		for _, fn := range only {
 			g, err := tx.Group(ctx, name)
 			if err != nil {
@@ -172,6 +177,9 @@ func (d *Directory) DeleteGroup(ctx context.Context, name, actor string, only ..
 			if err := fn(g); err != nil {
 				return err
 			}
+		}
+		if err := d.state.Load().tellOfGroup(ctx, tx, name, e.At); err != nil {
+			return err
 		}
 		if err := tx.DeleteGroup(ctx, name); err != nil {
 			return err

@@ -126,5 +126,8 @@ func (s *oneSync) describe(ctx context.Context, tx Tx, stated string) error {
 	if u.Name != old.Name {
 		s.event(Event{Kind: EventUserRenamed, Reason: "was " + old.Name})
 	}
+	if err := s.st.tellAgain(ctx, tx, u.ID, &Change{}, s.at); err != nil {
+		return err
+	}
 	return tx.Notify(ctx, Notice{User: u.ID})
 }

@@ -60,6 +60,8 @@ func (d *Directory) SignIn(ctx context.Context, in SignIn) (*Signed, error) {
 			d.noteRefusal(ctx, in, err)
 		case err != nil:
 			d.Stats.Failed.Add(1)
+		case in.Session != nil:
+			d.awaitTargets(ctx, out.User.ID)
 		}
 		return out, err
 	}

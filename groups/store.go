@@ -101,6 +101,18 @@ type Reader interface {
 	Tally(ctx context.Context, from time.Time, step time.Duration, steps int) ([]Tally, error)
 	// Outbox lists waiting work in the order it was written.
 	Outbox(ctx context.Context, limit int) ([]Work, error)
+	// Work finds what a target still has to be told of a user.
+	Work(ctx context.Context, target string, user UserID) (*Work, error)
+	// DueWork finds the oldest work of a target that is not parked and whose
+	// NotBefore is not after now.
+	DueWork(ctx context.Context, target string, now time.Time) (*Work, error)
+	// FailedWork lists a target's work whose last attempt came to nothing, what
+	// is parked first, then in the order it was written.
+	FailedWork(ctx context.Context, target string, limit int) ([]Work, error)
+	// Backlog counts a target's work.
+	Backlog(ctx context.Context, target string) (Backlog, error)
+	// Told answers what PutTold last wrote; nothing when it wrote nothing.
+	Told(ctx context.Context, target string, user UserID) (Told, error)
 
 	// RemovedUsers lists the users that syncs took a group from since then.
 	RemovedUsers(ctx context.Context, since time.Time) ([]UserID, error)
@@ -288,8 +300,22 @@ type Tx interface {
 	PutAttempts(ctx context.Context, key [16]byte, body json.RawMessage, expires time.Time) error
 
 	AddEvents(ctx context.Context, events ...Event) error
+	// AddWork writes what targets have to be told. Of a user a target has one
+	// piece of work at a time: what waits already keeps its ID, Created and
+	// NotBefore, gets the next Version and is not parked any more.
 	AddWork(ctx context.Context, work ...Work) error
+	// AddWorkOfGroup is AddWork for every member of a group, or with "" for
+	// everybody who is in any, with "{}" as Body.
+	AddWorkOfGroup(ctx context.Context, group, target string, at time.Time) error
 	DoneWork(ctx context.Context, ids ...int64) error
+	// PutWork writes Failures, Refusals, NotBefore, Parked and Reason of the work
+	// with that ID.
+	PutWork(ctx context.Context, w Work) error
+	// RetryWork makes all work of a target due, parked or not.
+	RetryWork(ctx context.Context, target string) error
+	// PutTold remembers what a target holds of a user by our doing. It outlives
+	// the user.
+	PutTold(ctx context.Context, target string, user UserID, told Told) error
 	PutMeta(ctx context.Context, key string, value json.RawMessage) error
 
 	// Notify tells every replica, once the transaction is committed, whose

@@ -38,6 +38,7 @@
 // A configuration becomes a [site], which is swapped whole: a request is
 // served by one site from its first step to its last. Sessions are served from
 // memory and invalidated by the directory's notices, so the signed-in request
-// costs a hash and a map lookup above forwarding. Nothing is kept for a login
-// under way: see flow.go.
+// costs a hash and a map lookup above forwarding. Where there is no directory
+// (store.none) a session is sealed in its cookies, and the rest is the same:
+// keeper.go. Nothing is kept for a login under way: see flow.go.
 package proxy

@@ -199,7 +199,7 @@ func (s *site) openSession(p *pieces) (*sealedSession, error) {
 	for _, piece := range p[:n] {
 		text = append(text, piece...)
 	}
-	sealed, err := base64.RawURLEncoding.AppendDecode(nil, text[2:])
+	sealed, err := base64.RawURLEncoding.Strict().AppendDecode(nil, text[2:])
 	if err != nil {
 		return nil, errSeal
 	}

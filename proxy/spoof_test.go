@@ -245,7 +245,7 @@ func noSpoof(t *testing.T, what string, h, trailer http.Header, ours map[string]
 	}
 }
 
-// PX-01 to PX-05 and PX-10: nothing a client says under our names, in any
+// PX-01, PX-02, PX-03, PX-04, PX-05, PX-10: nothing a client says under our names, in any
 // spelling and at any door, reaches an application. A preflight on a public
 // route is one of the doors (RT-06); that none of the tricks loses our headers
 // is S0-03.
@@ -254,6 +254,7 @@ func TestClientsCannotSpeakInOurName(t *testing.T) {
 	runSpoofs(t, spoofRig(t), doors())
 }
 
+// PX-01 once more, over HTTP/2 to the application.
 func TestClientsCannotSpeakInOurNameToH2CUpstream(t *testing.T) {
 	t.Parallel()
 	up := newH2CUpstream(t)
@@ -281,7 +282,7 @@ func newH2CUpstream(t testing.TB) *upstream {
 	return u
 }
 
-// A chunk of a body that says who sent it stays a body: the control for the
+// PX-05: a chunk of a body that says who sent it stays a body: the control for the
 // table above, whose trailers must be read before they are noted.
 func TestTrailersAreSeenAfterTheBody(t *testing.T) {
 	t.Parallel()

@@ -127,16 +127,22 @@ func (b *bench) compare(g *gate, cookie string, n int) (*comparison, error) {
 	}
 	gateTarget := target{g.cmd.Process.Pid, g.public, cookie, "http://" + g.admin + "/metrics"}
 	bareTarget := target{bareCmd.Process.Pid, address, "", "http://" + address + "/_mallocs"}
-	for _, t := range []target{gateTarget, bareTarget} { // warm up
+	return b.takeTurns(gateTarget, bareTarget, requests)
+}
+
+// takeTurns loads a groupgate and what it is compared with one after the other,
+// round by round.
+func (b *bench) takeTurns(gate, other target, requests int) (*comparison, error) {
+	for _, t := range []target{gate, other} { // warm up
 		if _, err := t.load(b.conns, requests/4); err != nil {
 			return nil, err
 		}
 	}
 	var gates, bares []sample
 	var cpu, instr []float64
-	dials := scrape(gateTarget.metrics, "groupgate_upstream_dials_total")
+	dials := scrape(gate.metrics, "groupgate_upstream_dials_total")
 	for round := range b.rounds {
-		order := []target{gateTarget, bareTarget}
+		order := []target{gate, other}
 		if round%2 == 1 {
 			slices.Reverse(order)
 		}
@@ -148,7 +154,7 @@ func (b *bench) compare(g *gate, cookie string, n int) (*comparison, error) {
 			}
 			both[t.pid] = s
 		}
-		gs, bs := both[gateTarget.pid], both[bareTarget.pid]
+		gs, bs := both[gate.pid], both[other.pid]
 		gates, bares = append(gates, gs), append(bares, bs)
 		cpu = append(cpu, gs.cpu/bs.cpu)
 		if gs.instr > 0 && bs.instr > 0 {
@@ -157,7 +163,7 @@ func (b *bench) compare(g *gate, cookie string, n int) (*comparison, error) {
 	}
 	return &comparison{
 		gate: medians(gates), bare: medians(bares), cpuRatio: median(cpu), instrRatio: median(instr),
-		dials: scrape(gateTarget.metrics, "groupgate_upstream_dials_total") - dials,
+		dials: scrape(gate.metrics, "groupgate_upstream_dials_total") - dials,
 	}, nil
 }
 

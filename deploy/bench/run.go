@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/groupgate/groupgate/claims/claimstest"
@@ -28,6 +29,7 @@ type options struct {
 
 // bench is one run: a folder, a provider, an upstream, and what was started.
 type bench struct {
+	testing.TB // what a server of the test environment asks for beside what is below
 	options
 	dir      string
 	self     string
@@ -41,6 +43,7 @@ type bench struct {
 func (b *bench) Helper()                        {}
 func (b *bench) Cleanup(f func())               { b.cleanup = append(b.cleanup, f) }
 func (b *bench) Fatalf(format string, a ...any) { panic(fmt.Errorf(format, a...)) }
+func (b *bench) Fatal(a ...any)                 { panic(fmt.Errorf("%s", fmt.Sprint(a...))) }
 
 func run(o options) (err error) {
 	b := &bench{options: o}
@@ -65,7 +68,7 @@ func run(o options) (err error) {
 	if err := waitFor(up); err != nil {
 		return err
 	}
-	for _, step := range []func() error{b.startup, b.hotPath, b.logins, b.manyRules} {
+	for _, step := range []func() error{b.startup, b.hotPath, b.logins, b.manyRules, b.stores} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -128,12 +131,17 @@ type gate struct {
 }
 
 func (b *bench) gate(name, issuer, rules, extra string) (*gate, error) {
+	return b.gateOn("sqlite: "+filepath.Join(b.dir, name+".db"), name, issuer, rules, extra)
+}
+
+// gateOn is gate with another store.
+func (b *bench) gateOn(store, name, issuer, rules, extra string) (*gate, error) {
 	g := &gate{public: freePort(), admin: freePort()}
 	file := filepath.Join(b.dir, name+".yaml")
 	text := fmt.Sprintf(`listen: %s
 public_url: http://%s
 upstream: %s
-store: {sqlite: %s}
+store: {%s}
 sources:
   - name: bench
     oidc: {issuer: %q, client_id: bench, client_secret: bench}
@@ -142,7 +150,7 @@ rules:
 %s
 headers: {max_bytes: 100000}
 admin: {listen: %q, token: a-token-for-the-benchmark-0123456789}
-%s`, strconv.Quote(g.public), g.public, b.upstream, filepath.Join(b.dir, name+".db"), issuer, rules, g.admin, extra)
+%s`, strconv.Quote(g.public), g.public, b.upstream, store, issuer, rules, g.admin, extra)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

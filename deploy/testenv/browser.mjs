@@ -28,6 +28,7 @@
 //                                       of the page that is open
 //   {"axe": NAME}                       what axe-core finds wrong with the page
 //   {"tabs": NAME}                      what Tab reaches, one after the other
+//   {"focused": SELECTOR}               wait until it has the focus by itself
 //   {"tab": SELECTOR}                   press Tab until it has the focus
 //   {"type": TEXT}                      with the keyboard, where the focus is
 //   {"press": KEY}                      and, after Enter, wait for the page it leads to
@@ -191,6 +192,8 @@ async function act({ page, answer, seen }, step, fail) {
     await page.waitForLoadState('load');
   } else if (step.expect) {
     await page.getByText(step.expect).first().waitFor({ state: 'visible' });
+  } else if (step.focused) {
+    await page.waitForFunction((s) => document.activeElement?.matches(s), step.focused);
   } else if (step.status) {
     if (answer.status !== step.status) fail(`the status is ${answer.status}`);
   } else if (step.url) {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Go: Chromium, Node, SimpleSAMLphp with
 # PHP, OpenLDAP, Samba's Active Directory, nginx, Caddy, HAProxy, PostgreSQL,
-# PgBouncer and Buildah from Debian, the OpenID provider, the browser driver and the
-# accessibility checks from npm (pinned in package.json).
+# PgBouncer, Buildah and promtool from Debian, the OpenID provider, the browser
+# driver and the accessibility checks from npm (pinned in package.json).
 # It may run any number of times; when everything is there it takes a moment.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,6 +13,9 @@ need chromium-headless-shell chromium-headless-shell
 need node nodejs
 need npm npm
 need gcc gcc libc6-dev # for the race detector
+need curl curl         # these are what deploy/README.md has people type
+need jq jq
+need openssl openssl
 need php php-cli
 # SimpleSAMLphp has no command of its own, nor have the parts of PHP it wants.
 # Samba is many packages: a domain is made by one that nothing depends on.
@@ -68,6 +71,18 @@ pebble=github.com/letsencrypt/pebble/v2 pebble_version=v2.10.1
 if ! go version -m bin/pebble 2>/dev/null | grep -qF "$pebble	$pebble_version" || [ ! -x bin/pebble-challtestsrv ]; then
 	echo "installing pebble"
 	GOBIN="$here/bin" CGO_ENABLED=0 go install $pebble/cmd/pebble@$pebble_version $pebble/cmd/pebble-challtestsrv@$pebble_version
+fi
+# What reads rules of Prometheus. Its package brings a server and, with what it
+# depends on, 330 MB; the one program out of it has 48.
+if [ ! -x bin/promtool ]; then
+	echo "installing promtool"
+	package=$(mktemp -d)
+	(cd "$package" && apt-get -q -o Acquire::Retries=3 download prometheus >/dev/null)
+	mkdir -p bin
+	dpkg-deb --fsys-tarfile "$package"/prometheus_*.deb | tar -xO ./usr/bin/promtool >bin/promtool.new
+	chmod +x bin/promtool.new
+	mv bin/promtool.new bin/promtool
+	rm -r "$package"
 fi
 # What renders the Helm chart and the Kustomize folders: a module of its own.
 # Go knows by itself whether it is up to date.

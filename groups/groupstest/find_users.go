@@ -81,21 +81,29 @@ func testFindUsers(t *testing.T, s groups.Store) {
 		groups.UserQuery{By: groups.UsersByName, After: groups.FoundUser{User: groups.User{Name: "BZZ"}}}))), []string{"carl", "dora", "eve"})
 }
 
-// Many were seen in the same microsecond, as after an import: none is left out,
-// none comes twice.
+// Many were seen in the same microsecond, as after an import, and so many as
+// make a store look for them in another way: none is left out, none comes twice.
 func testFindUsersTies(t *testing.T, s groups.Store) {
-	ids := addUsers(t, s, numbered("user%03d", 60)...)
+	const all, seen = 2100, 1400
+	names := numbered("user%04d", all)
+	ids := addUsers(t, s, names...)
 	update(t, s, func(ctx context.Context, tx groups.Tx) error {
-		var all error
-		for i, id := range ids[:40] {
-			rec := groups.IdentityRecord{User: id, Source: "hr", Subject: fmt.Sprint(i), Seen: noon.Add(time.Duration(i/20) * time.Second)}
-			all = errors.Join(all, tx.PutIdentity(ctx, &rec))
+		var err error
+		for i, id := range ids {
+			rec := groups.IdentityRecord{User: id, Source: "hr", Subject: fmt.Sprint(i)}
+			if i < seen {
+				rec.Seen = noon.Add(time.Duration(i/(seen/2)) * time.Second)
+			}
+			err = errors.Join(err, tx.PutIdentity(ctx, &rec))
 		}
-		return all
+		return err
 	})
-	want := append(append(numbered("user%03d", 40)[20:], numbered("user%03d", 20)...), numbered("user%03d", 60)[40:]...)
-	for _, limit := range []int{1, 7, 20, 60} {
-		same(t, fmt.Sprint("limit ", limit), foundNames(pages(t, s, groups.UserQuery{By: groups.UsersBySeen}, limit)), want)
+	want := append(append(append([]string{}, names[seen/2:seen]...), names[:seen/2]...), names[seen:]...)
+	for what, q := range map[string]groups.UserQuery{"all": {}, "a source's": {Source: "hr"}, "found": {Query: "USER"}} {
+		q.By = groups.UsersBySeen
+		for _, limit := range []int{0, 300, seen / 2, 2099} {
+			same(t, fmt.Sprint(what, ", limit ", limit), foundNames(pages(t, s, q, limit)), want)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 // empty database and opens a store on it, and sees to its end with t.Cleanup.
 func TestStore(t *testing.T, open func(t *testing.T) groups.Store) {
 	for _, part := range []map[string]func(*testing.T, groups.Store){
-		people, locals, identities, groupPromises, memberships, sessions, records, leases, finds, transactions,
+		people, locals, identities, groupPromises, memberships, sessions, records, leases, outbox, finds, transactions,
 	} {
 		for name, test := range part {
 			t.Run(name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,14 +14,43 @@ import (
 	"github.com/groupgate/groupgate/groups"
 )
 
-// rows is a result that is being read.
-type rows struct{ result }
+// rows is a result that is being read: SQLite's, or PostgreSQL's. It is no
+// interface, through which each row would cost an allocation.
+type rows struct {
+	lite *sql.Rows
+	pg   *pgRows
+}
 
-type result interface {
-	Next() bool
-	Scan(into ...any) error
-	Err() error
-	Close() error
+// Next goes to the next row.
+func (r *rows) Next() bool {
+	if r.lite != nil {
+		return r.lite.Next()
+	}
+	return r.pg.Next()
+}
+
+// Scan reads the row.
+func (r *rows) Scan(into ...any) error {
+	if r.lite != nil {
+		return r.lite.Scan(into...)
+	}
+	return r.pg.Scan(slices.Clone(into)...)
+}
+
+// Err is what ended the rows before their end.
+func (r *rows) Err() error {
+	if r.lite != nil {
+		return r.lite.Err()
+	}
+	return r.pg.Err()
+}
+
+// Close lets go of the connection.
+func (r *rows) Close() error {
+	if r.lite != nil {
+		return r.lite.Close()
+	}
+	return r.pg.Close()
 }
 
 // querier runs one reading statement. Texts are few and fixed, so that each is
@@ -88,7 +118,7 @@ func (s *statements) query(ctx context.Context, text string, args ...any) (*rows
 	if err != nil {
 		return nil, err
 	}
-	return &rows{r}, nil
+	return &rows{lite: r}, nil
 }
 
 func (s *statements) exec(ctx context.Context, text string, args ...any) (int64, error) {

@@ -42,7 +42,8 @@ var copied = []struct {
 	{"events", "id, at, kind, user_id, source, grp, request, body", "id"},
 	{"tallies", "hour, kind, source, n, added, removed, first_id, last_id", ""},
 	{"mentions", "what, name, event_id", ""},
-	{"outbox", "id, target, user_id, body, created", "id"},
+	{"outbox", "id, target, user_id, body, created, version, failures, refusals, not_before, parked, reason", "id"},
+	{"told", "target, user_id, body", ""},
 	{"meta", "key, value", ""},
 }
 

@@ -64,10 +64,24 @@ func scanFound(r *rows, u *groups.FoundUser) error {
 	return err
 }
 
+// fewUsers is up to how many people that fit are gathered and then sorted. With
+// more, a page of them is never far in the index.
+const fewUsers = 2000
+
 // usersBySeen walks through the index of when identities were seen, and takes
 // each user where the newest of the user's stands. Whoever was never seen is
-// not in it, and follows by id.
+// not in it, and follows by id. A filter that few fit would lead through all of
+// the index: these are gathered.
 func (r reader) usersBySeen(ctx context.Context, q groups.UserQuery) ([]groups.FoundUser, error) {
+	if q.Query != "" || q.Source != "" {
+		all, err := r.foundUsers(ctx, wanted(q), `u.id`, fewUsers+1)
+		if err != nil {
+			return nil, err
+		}
+		if len(all) <= fewUsers {
+			return seenAfter(all, q), nil
+		}
+	}
 	var out []groups.FoundUser
 	if q.After.ID == 0 || !q.After.Seen.IsZero() {
 		w := wanted(q)
@@ -95,4 +109,17 @@ func (r reader) usersBySeen(ctx context.Context, q groups.UserQuery) ([]groups.F
 	}
 	never, err := r.foundUsers(ctx, w, `u.id`, q.Limit)
 	return append(out, never...), err
+}
+
+// seenAfter is a page of all who fit.
+func seenAfter(all []groups.FoundUser, q groups.UserQuery) []groups.FoundUser {
+	order := func(a, b groups.FoundUser) int { return cmp.Or(b.Seen.Compare(a.Seen), cmp.Compare(a.ID, b.ID)) }
+	slices.SortFunc(all, order)
+	if q.After.ID != 0 {
+		all = slices.DeleteFunc(all, func(u groups.FoundUser) bool { return order(u, q.After) <= 0 })
+	}
+	if q.Limit > 0 {
+		all = all[:min(len(all), q.Limit)]
+	}
+	return all
 }

@@ -18,7 +18,8 @@ const (
 // dbClock is the database's clock: this machine's, which never jumps, and how
 // far the two are apart.
 type dbClock struct {
-	offset atomic.Int64
+	machine func() time.Time // nil: steady
+	offset  atomic.Int64
 
 	mu      sync.Mutex
 	samples []time.Duration
@@ -30,8 +31,16 @@ var clockZero = time.Now()
 
 func steady() time.Time { return clockZero.Add(time.Since(clockZero)) }
 
+// ours is what this machine takes for the time.
+func (c *dbClock) ours() time.Time {
+	if c.machine != nil {
+		return c.machine()
+	}
+	return steady()
+}
+
 func (c *dbClock) now() time.Time {
-	return steady().Add(time.Duration(c.offset.Load())).Round(0)
+	return c.ours().Add(time.Duration(c.offset.Load())).Round(0)
 }
 
 // note takes in what the database's clock said between two moments of ours.

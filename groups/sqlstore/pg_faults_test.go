@@ -165,7 +165,12 @@ func TestPostgresConnectionsEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := keepWriting(t, s, func() {
-		for range 15 {
+		for range 6 {
+			before, _, _ := s.CountUsers(t.Context())
+			within(t, "writes go on", func() bool {
+				n, _, err := s.CountUsers(t.Context())
+				return err == nil && n > before+3
+			})
 			server.Do(t, name, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'groupgate' and datname = current_database()")
 			if _, err := s.UserByName(t.Context(), "alice"); err != nil {
 				t.Errorf("read: %v", err)
@@ -243,7 +248,7 @@ func TestPostgresPartition(t *testing.T) {
 func TestPostgresReadOnly(t *testing.T) {
 	t.Parallel()
 	server := testenv.Postgres(t)
-	name := database(t, server)
+	name := ownDatabase(t, server)
 	s := openPostgres(t, server.DSN(name), sqlstore.Options{PollInterval: 100 * time.Millisecond})
 	if err := write(t.Context(), s, "alice"); err != nil {
 		t.Fatal(err)

@@ -64,7 +64,7 @@ func TestOpenPostgresRefuses(t *testing.T) {
 	t.Parallel()
 	server := testenv.Postgres(t)
 	fresh := func(text string) string {
-		name := database(t, server)
+		name := ownDatabase(t, server)
 		server.Do(t, name, text)
 		return server.DSN(name)
 	}

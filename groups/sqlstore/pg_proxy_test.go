@@ -74,7 +74,12 @@ func (w *wire) count(spoke *atomic.Bool) {
 
 func (w *wire) carry(from, to net.Conn, said func(), outward bool) {
 	defer from.Close()
-	defer to.Close()
+	dropped := false
+	defer func() {
+		if !dropped {
+			to.Close()
+		}
+	}()
 	b := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(b)
@@ -85,12 +90,15 @@ func (w *wire) carry(from, to net.Conn, said func(), outward bool) {
 		if n > 0 {
 			said()
 			if _, err := to.Write(b[:n]); err != nil {
+				// A close with something unread would take back what was sent.
+				_, _ = io.Copy(io.Discard, from)
 				return
 			}
 			if what := w.dropAfter.Load(); outward && what != nil && bytes.Contains(b[:n], []byte(*what)) && w.dropAfter.CompareAndSwap(what, nil) {
 				if c, ok := to.(*net.TCPConn); ok {
 					_ = c.CloseWrite() // the server reads all of it
 				}
+				dropped = true // the other direction closes it, when the server has ended
 				return
 			}
 		}

@@ -25,13 +25,17 @@ func openPostgres(t testing.TB, dsn string, opts sqlstore.Options) *sqlstore.Pos
 }
 
 // migrated is a database with the schema in it, which others are copied from.
+// Making one costs more than most tests do in it, so they are used again.
 var migrated struct {
 	once sync.Once
 	name string
+
+	mu   sync.Mutex
+	free []string
 }
 
-// database makes a database of its own in the shared server, with the schema.
-func database(t testing.TB, s *testenv.PostgresServer) string {
+// ownDatabase makes a database in the shared server, with the schema.
+func ownDatabase(t testing.TB, s *testenv.PostgresServer) string {
 	t.Helper()
 	migrated.once.Do(func() {
 		name := s.NewDatabase(t, "")
@@ -45,6 +49,35 @@ func database(t testing.TB, s *testenv.PostgresServer) string {
 		migrated.name = name
 	})
 	return s.NewDatabase(t, migrated.name)
+}
+
+// emptied makes a directory what it was before its first use.
+const emptied = `set lock_timeout = '10s';
+do $$ begin
+	execute (select 'truncate ' || string_agg(quote_ident(tablename), ', ') || ' restart identity cascade' from pg_tables
+		where schemaname = 'public' and tablename not in ('groupgate_version', 'meta'));
+end $$;
+delete from meta where key not like 'store/%';
+update meta set value = '1' where key = 'store/epoch'`
+
+// database is an empty directory's, for a test that leaves the schema alone.
+func database(t testing.TB, s *testenv.PostgresServer) (name string) {
+	t.Helper()
+	migrated.mu.Lock()
+	if n := len(migrated.free); n > 0 {
+		name, migrated.free = migrated.free[n-1], migrated.free[:n-1]
+	}
+	migrated.mu.Unlock()
+	if name == "" {
+		name = ownDatabase(t, s)
+	}
+	t.Cleanup(func() {
+		s.Do(t, name, emptied)
+		migrated.mu.Lock()
+		defer migrated.mu.Unlock()
+		migrated.free = append(migrated.free, name)
+	})
+	return name
 }
 
 func TestPostgresStore(t *testing.T) {

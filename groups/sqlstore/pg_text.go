@@ -106,7 +106,7 @@ func readFirst(r pgx.Rows, done func()) (*rows, error) {
 	if p.more = r.Next(); !p.more && r.Err() != nil {
 		return nil, r.Err()
 	}
-	return &rows{p}, nil
+	return &rows{pg: p}, nil
 }
 
 func (p *pgRows) Next() bool {

@@ -157,7 +157,7 @@ func (t *pgTx) commit(ctx context.Context) error {
 		return nil
 	}
 	err = broken(ctx, t.w.c, err)
-	if t.w.c.IsClosed() {
+	if t.w.c.IsClosed() || errors.Is(err, errLost) {
 		done, unknown := t.w.p.wasCommitted(context.WithoutCancel(ctx), id, now)
 		if done {
 			return nil
@@ -191,12 +191,14 @@ func (p *Postgres) wasCommitted(ctx context.Context, id string, at int64) (bool,
 	}
 }
 
+// markOnce has a connection of its own: those of the pool may all be held by
+// transactions that wait for the same answer.
 func (p *Postgres) markOnce(ctx context.Context, id string, at int64) (int64, error) {
-	c, err := p.pool.acquire(ctx)
+	c, err := pgx.ConnectConfig(ctx, p.pool.cfg)
 	if err != nil {
 		return 0, err
 	}
-	defer c.release()
+	defer c.Close(context.WithoutCancel(ctx))
 	tag, err := c.Exec(ctx, `insert into marks (id, at) values ($1, $2) on conflict (id) do nothing`, id, at)
 	return tag.RowsAffected(), err
 }

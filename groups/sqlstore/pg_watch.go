@@ -181,7 +181,7 @@ func (w *pgWatch) look(ctx context.Context) error {
 func (w *pgWatch) poll(ctx context.Context, tell bool) error {
 	ctx, cancel := context.WithTimeout(ctx, pgPollLimit)
 	defer cancel()
-	before := steady()
+	before := w.p.clock.ours()
 	r, err := w.c.Query(ctx, `select s.horizon, s.clock, s.standby, coalesce(n.seq, 0), coalesce(n.origin, ''), coalesce(n.user_id, 0), coalesce(n.login, '')
 		from (select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as horizon,
 			(extract(epoch from clock_timestamp()) * 1000000)::bigint as clock,
@@ -194,7 +194,7 @@ func (w *pgWatch) poll(ctx context.Context, tell bool) error {
 	if err != nil {
 		return err
 	}
-	after := steady()
+	after := w.p.clock.ours()
 	var horizon, clock, seq int64
 	var standby bool
 	var origin string

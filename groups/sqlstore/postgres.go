@@ -70,8 +70,10 @@ var _ groups.Store = (*Postgres)(nil)
 // default_query_exec_mode=exec, and notices come by polling alone: within
 // twice Options.PollInterval.
 //
-// Options.Now is not used: the database's clock is everybody's.
+// The database's clock is everybody's. Options.Now, if it is set, only carries
+// it on from one poll to the next.
 func OpenPostgres(ctx context.Context, dsn string, opts Options) (*Postgres, error) {
+	machine := opts.Now
 	opts.setDefaults()
 	cfg, conns, err := pgConfig(dsn)
 	if err != nil {
@@ -81,6 +83,7 @@ func OpenPostgres(ctx context.Context, dsn string, opts Options) (*Postgres, err
 		opts: opts, origin: rand.Text(), started: time.Now(), pool: newPool(cfg, conns), polled: make(chan struct{}),
 	}
 	p.reader = reader{q: p}
+	p.clock.machine = machine
 	p.life.Store(newLifetime())
 	w := &pgWatch{p: p}
 	err = migratePostgres(ctx, cfg)
@@ -215,9 +218,11 @@ var errLost = errors.New("the connection to the server was lost")
 // broken tells a connection that broke from a statement that failed, and from
 // a caller who left.
 func broken(ctx context.Context, c *pgx.Conn, err error) error {
-	switch code := pgCode(err); {
+	code := pgCode(err)
+	switch {
 	case err == nil, ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, groups.ErrUnavailable):
 		return err
+	case strings.HasPrefix(code, "57P"), strings.HasPrefix(code, "08"): // the server says so itself
 	case c != nil && !c.IsClosed(), code != "" && !pgUnavailable(code):
 		return err
 	}

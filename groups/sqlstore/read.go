@@ -200,17 +200,6 @@ func (r reader) Rules(ctx context.Context) ([]groups.Rule, error) {
 	}, `select id, body, version from rules order by id`)
 }
 
-// Outbox lists waiting work.
-func (r reader) Outbox(ctx context.Context, limit int) ([]groups.Work, error) {
-	return list(ctx, r.q, "outbox", func(r *rows, w *groups.Work) error {
-		var body string
-		var created int64
-		err := r.Scan(&w.ID, &w.Target, &w.User, &body, &created)
-		w.Body, w.Created = json.RawMessage(body), when(created)
-		return err
-	}, `select id, target, user_id, body, created from outbox order by id limit $1`, limitOf(limit))
-}
-
 // Meta reads one value. Keys that begin with "store/" are the store's own.
 func (r reader) Meta(ctx context.Context, key string) (json.RawMessage, error) {
 	v, err := one(ctx, r.q, "meta", scanValue[string], `select value from meta where key = $1`, key)

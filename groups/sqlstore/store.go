@@ -54,7 +54,8 @@ import (
 // Options are what a store needs beside its address. The zero value works.
 type Options struct {
 	Log *zap.Logger
-	// Now is the clock for what is written without a time of its own.
+	// Now is the clock for what is written without a time of its own. With
+	// PostgreSQL it is only the machine's, which the database's corrects.
 	Now func() time.Time
 	// PollInterval is how often the database is asked for the notices of other
 	// processes and for its health; 1 s when zero.

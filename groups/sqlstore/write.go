@@ -185,29 +185,6 @@ func (t *tx) Once(ctx context.Context, kind, id string, expires time.Time) (bool
 	return n == 1, failed("once", err)
 }
 
-// AddWork appends to the outbox.
-func (t *tx) AddWork(ctx context.Context, work ...groups.Work) error {
-	for _, w := range work {
-		if w.Created.IsZero() {
-			w.Created = t.now()
-		}
-		err := t.do(ctx, "add work", `insert into outbox (target, user_id, body, created) values ($1, $2, $3, $4)`,
-			w.Target, int64(w.User), string(w.Body), micros(w.Created))
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// DoneWork takes work from the outbox.
-func (t *tx) DoneWork(ctx context.Context, ids ...int64) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	return t.do(ctx, "done work", `delete from outbox where id in ids($1)`, jsonNumbers(ids))
-}
-
 // PutMeta writes one value of the program's own.
 func (t *tx) PutMeta(ctx context.Context, key string, value json.RawMessage) error {
 	if !json.Valid(value) {

@@ -40,15 +40,20 @@ func CopyStore(ctx context.Context, path, file string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("store copy: %w; nothing was copied", err)
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	var all int64
-	for _, t := range tables {
-		fmt.Fprintf(w, "%d\t%s\t\n", t.Rows, t.Name)
-		all += t.Rows
-	}
-	if err := w.Flush(); err != nil {
+	all, err := printTables(out, tables)
+	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "copied %s to %s: %d rows\n", file, to, all)
 	return err
+}
+
+// printTables prints one line a table, and answers how many rows they have.
+func printTables(out io.Writer, tables []sqlstore.CopiedTable) (all int64, err error) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, t := range tables {
+		fmt.Fprintf(w, "%d\t%s\t\n", t.Rows, t.Name)
+		all += t.Rows
+	}
+	return all, w.Flush()
 }

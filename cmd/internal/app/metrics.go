@@ -40,6 +40,7 @@ var (
 	syncs            = metric("sync_total", "Syncs by outcome.", "result")
 	syncChanges      = metric("sync_changes_total", "Memberships by what syncs did to them.", "op")
 	syncUnknown      = metric("sync_incomplete_claims_total", "Syncs with a claim that was absent or unknown.")
+	removalsWait     = metric("sync_removals_waiting", "Whether the guard has stopped removals, and they wait for an administrator.")
 	syncLag          = metric("sync_lag_seconds", "Time from a source's statement, by its own clock, to the commit of its sync.")
 	sessions         = metric("sessions_active", "Sessions in the store that are neither expired nor idle for too long. At most ten seconds old.")
 	inMemory         = metric("sessions_in_memory", "Sessions that were used within the last ten minutes.")
@@ -58,7 +59,7 @@ var (
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		buildInfo, requests, durations, upstreamRequests, upstreamTook, logins, loginTook, syncs, syncChanges, syncUnknown, syncLag,
+		buildInfo, requests, durations, upstreamRequests, upstreamTook, logins, loginTook, syncs, syncChanges, syncUnknown, removalsWait, syncLag,
 		sessions, inMemory, live, dials, sourceReady, metadataAge, certificateEnds, metadataEnds, tlsCertificate, libraryPanics, storeHealthy, reloadOK, reloadAt,
 	} {
 		ch <- d
@@ -150,6 +151,9 @@ func (c collector) people(out samples) {
 	defer cancel()
 	if n, err := c.s.dir.ActiveSessions(ctx, c.s.cfg.Load().Session.Idle); err == nil {
 		out.gauge(sessions, float64(n))
+	}
+	if waits, err := c.s.dir.RemovalsWait(ctx); err == nil {
+		out.gauge(removalsWait, boolean(waits))
 	}
 }
 

@@ -89,13 +89,19 @@ func signer(ctx context.Context, keys [][]byte, store groups.Store) (*proxy.Sign
 	var der []byte
 	open := func(sealed []byte) bool {
 		var err error
-		der, err = proxy.OpenSigningKey(keys, sealed)
+		if der, err = proxy.OpenSigningKey(keys, sealed); err != nil {
+			return false
+		}
+		// As ownPair does: the key that opens it may be about to go.
+		_, err = proxy.OpenSigningKey(keys[:1], sealed)
 		return err == nil
 	}
 	_, _, err := kept(ctx, store, metaAssertionKey, open, func() ([]byte, error) {
 		var err error
-		if der, err = proxy.GenerateSigningKey(); err != nil {
-			return nil, err
+		if der == nil {
+			if der, err = proxy.GenerateSigningKey(); err != nil {
+				return nil, err
+			}
 		}
 		return proxy.SealSigningKey(keys, der)
 	})

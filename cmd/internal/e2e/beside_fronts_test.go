@@ -24,6 +24,8 @@ func fronts() []frontEnd {
 var navigation = []string{"Accept: text/html,*/*;q=0.8", "Sec-Fetch-Mode: navigate"}
 
 // The proxies that people have already, by the files we ship for them.
+//
+// PX-01, PX-02, PX-03, PX-10, each through every front.
 func TestBesideOtherProxies(t *testing.T) {
 	t.Parallel()
 	for _, f := range fronts() {

@@ -67,6 +67,7 @@ var documented = []string{
 	`sync_total\{result="(changed|unchanged|stale|refused|failed)"\}`,
 	`sync_changes_total\{op="(added|removed|skipped|held)"\}`,
 	`sync_incomplete_claims_total`,
+	`sync_removals_waiting`,
 	`sync_lag_seconds` + histogram,
 	`sessions_active`,
 	`sessions_in_memory`,

@@ -148,7 +148,7 @@ func answerTo(client *http.Client, url string) (int, error) {
 func TestCertificateByServerName(t *testing.T) {
 	t.Parallel()
 	a, p, up := newAuthority(t), newPlace(t), newTap(t)
-	global := a.install(t, p, "global", 300*24*time.Hour, "portal.example.com", "*.example.com")
+	global := a.install(t, p, "global", 300*24*time.Hour, "portal.example.com", "*.example.com", "eng.example.com") // eng has its own
 	eng := a.install(t, p, "eng", 300*24*time.Hour, "eng.example.com")
 	apps := a.install(t, p, "apps", 300*24*time.Hour, "*.apps.example.com")
 	routes := p.pair("global") + `
