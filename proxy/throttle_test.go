@@ -124,9 +124,9 @@ func TestBlocksGrow(t *testing.T) {
 		return wait
 	}
 	// The first is a minute: a shorter one would let 20 through within it.
-	for i, want := range []time.Duration{1, 1, 2, 4, 8, 15, 15, 15} {
-		if got := offend(); got != want*time.Minute {
-			t.Errorf("block %d lasts %v, want %v", i+1, got, want*time.Minute)
+	for i, minutes := range []int{1, 1, 2, 4, 8, 15, 15, 15} {
+		if got := offend(); got != time.Duration(minutes)*time.Minute {
+			t.Errorf("block %d lasts %v, want %d minutes", i+1, got, minutes)
 		}
 	}
 	now = now.Add(59 * time.Minute)

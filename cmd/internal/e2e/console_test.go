@@ -201,10 +201,6 @@ func (s *surfer) choose(selector, value string) {
 	s.t.Helper()
 	s.do(step{"choose": selector, "value": value}, nil)
 }
-func (s *surfer) check(selector string, on bool) {
-	s.t.Helper()
-	s.do(step{"check": selector, "on": on}, nil)
-}
 func (s *surfer) upload(selector, file string) {
 	s.t.Helper()
 	s.do(step{"upload": selector, "file": file}, nil)
@@ -258,12 +254,6 @@ func (s *surfer) focus() (c control) {
 	s.t.Helper()
 	s.do(step{"focus": true}, &c)
 	return c
-}
-
-func (s *surfer) address() (url string) {
-	s.t.Helper()
-	s.do(step{"where": true}, &url)
-	return url
 }
 
 // look judges the page that is open, dialogs and all, at 1280 and at 390 px, in
