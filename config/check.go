@@ -31,6 +31,7 @@ func (c *checker) check() {
 	c.declared()
 	c.headers()
 	c.routes()
+	c.targets()
 	c.store()
 	c.tracing()
 }

@@ -2,6 +2,9 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -49,6 +52,24 @@ func (c *checker) database() {
 	case !url && !strings.Contains(address, "="):
 		c.fault(key, "is neither an address, postgres://USER:PASSWORD@HOST/DATABASE, nor pairs like host=HOST dbname=DATABASE")
 	}
+}
+
+var sslMode = regexp.MustCompile(`\bsslmode=(require|verify-ca|verify-full)\b`)
+
+// encrypted reports whether nobody on the way can read what goes to a database:
+// it is on this machine, or the address asks for it.
+func encrypted(address string) bool {
+	if sslMode.MatchString(address) {
+		return true
+	}
+	host := ""
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
+		host = u.Hostname()
+	} else if m := regexp.MustCompile(`\bhost=(\S+)`).FindStringSubmatch(address); m != nil {
+		host = m[1]
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "" || host == "localhost" || strings.HasPrefix(host, "/") || err == nil && ip.IsLoopback()
 }
 
 // noDirectory is why a key cannot be told to somebody who keeps nothing.
@@ -108,6 +129,9 @@ func (c *checker) stateless() {
 // Warnings says what the configuration cannot do that people commonly expect,
 // one thing each. None of it is a fault.
 func (c *Config) Warnings() []string {
+	if c.Store.Postgres != "" && !encrypted(c.Store.Postgres) {
+		return []string{"store.postgres: what goes to the database and back may not be encrypted, or go to somebody else: add sslmode=verify-full to its address"}
+	}
 	if c.Store.None == nil {
 		return nil
 	}

@@ -25,6 +25,8 @@ import (
 
 	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
+	"github.com/groupgate/groupgate/groups/scim"
+	"github.com/groupgate/groupgate/groups/webhook"
 	"github.com/groupgate/groupgate/proxy"
 )
 
@@ -48,7 +50,7 @@ type Config struct {
 
 	Headers proxy.HeadersConfig `yaml:"headers"`
 	Routes  []proxy.RouteConfig `yaml:"routes"`
-	Targets any                 `yaml:"targets" later:"SCIM, webhook and Kaltura targets"`
+	Targets []TargetConfig      `yaml:"targets"`
 
 	Admin          AdminConfig    `yaml:"admin"`
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
@@ -72,6 +74,24 @@ type StoreConfig struct {
 type IdentityConfig struct {
 	claims.Names      `yaml:",inline"`
 	groups.LinkConfig `yaml:",inline"`
+}
+
+// TargetConfig is one of "targets": a system that has to hold the same
+// memberships. It is of one kind.
+type TargetConfig struct {
+	Name    string          `yaml:"name"`
+	SCIM    *scim.Config    `yaml:"scim"`
+	Webhook *webhook.Config `yaml:"webhook"`
+	Kaltura any             `yaml:"kaltura" later:"Kaltura targets"`
+	Wait    time.Duration   `yaml:"wait"` // how long a login waits for its own work; 0: not at all
+}
+
+// Kind is the key that says of which kind the target is.
+func (t *TargetConfig) Kind() string {
+	if t.SCIM != nil {
+		return "scim"
+	}
+	return "webhook"
 }
 
 // AdminConfig is "admin": the listener for people who run groupgate, and who

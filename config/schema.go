@@ -110,11 +110,14 @@ func short(d time.Duration) string {
 // required lists the keys that a section cannot do without.
 func required(path string) []string {
 	return slices.Clone(map[string][]string{
-		"":             {"public_url", "upstream", "sources"},
-		"sources":      {"name"},
-		"sources.oidc": {"issuer", "client_id"},
-		"sources.ldap": {"url", "base_dn"},
-		"rules":        {"claim"},
-		"groups":       {"name", "control"},
+		"":                {"public_url", "upstream", "sources"},
+		"sources":         {"name"},
+		"sources.oidc":    {"issuer", "client_id"},
+		"sources.ldap":    {"url", "base_dn"},
+		"targets":         {"name"},
+		"targets.scim":    {"url", "token"},
+		"targets.webhook": {"url", "secret"},
+		"rules":           {"claim"},
+		"groups":          {"name", "control"},
 	}[path])
 }

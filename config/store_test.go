@@ -32,3 +32,30 @@ func TestTheStore(t *testing.T) {
 		}
 	}
 }
+
+// Passwords and sessions may go to a database on the way only where nobody
+// reads along.
+func TestUnencryptedDatabaseIsSaid(t *testing.T) {
+	t.Parallel()
+	for address, said := range map[string]bool{
+		"postgres://g@127.0.0.1/g":                             false,
+		"postgres://g@localhost:5432/g?sslmode=disable":        false,
+		"postgres://g@[::1]/g":                                 false,
+		"host=/run/postgresql dbname=g":                        false,
+		"postgres://g@db.example.com/g?sslmode=verify-full":    false,
+		"host=db.example.com dbname=g sslmode=require":         false,
+		"postgres://g@db.example.com/g":                        true,
+		"postgres://g@db.example.com/g?sslmode=prefer":         true,
+		"postgres://g@192.0.2.1/g?sslmode=disable":             true,
+		"host=db.example.com dbname=g":                         true,
+		"postgres://g@db.example.com/g?sslmode=verify-fulling": true,
+	} {
+		cfg, err := loadText(t, minimal+"store: {postgres: '"+address+"'}\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(cfg.Warnings()) > 0; got != said {
+			t.Errorf("%s: said %v", address, got)
+		}
+	}
+}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Go: Chromium, Node, SimpleSAMLphp with
 # PHP, OpenLDAP, Samba's Active Directory, nginx, Caddy, HAProxy, PostgreSQL,
-# PgBouncer, Buildah and promtool from Debian, the OpenID provider, the browser
-# driver and the accessibility checks from npm (pinned in package.json).
+# PgBouncer, Buildah and promtool from Debian, the OpenID provider, the SCIM service
+# provider, the browser driver and the accessibility checks from npm (pinned in package.json).
 # It may run any number of times; when everything is there it takes a moment.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -52,7 +52,7 @@ cd "$here"
 # What is installed is compared with what is wanted, not with a time stamp.
 have() { node -p "require('./node_modules/$1/package.json').version" 2>/dev/null || true; }
 want() { node -p "require('./package.json').dependencies['$1']"; }
-for package in oidc-provider playwright-core @axe-core/playwright; do
+for package in oidc-provider playwright-core @axe-core/playwright scimmy scimmy-routers express; do
 	if [ "$(have $package)" != "$(want $package)" ]; then
 		echo "installing the npm packages"
 		npm ci --no-audit --no-fund --ignore-scripts --loglevel=error

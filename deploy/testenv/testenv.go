@@ -11,8 +11,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -214,15 +217,28 @@ func certificate(dir string, address net.IP, names ...string) error {
 	return nil
 }
 
-// freePorts are ports of loopback that nobody listens on.
+// freePorts are ports of loopback that nobody listens on. They are below those
+// that the system gives to connections: a server that is stopped for a while
+// finds its port free when it starts again.
 func freePorts(n int) (ports []int, err error) {
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	const first, last = 30_000, 32_700
+	for range 200 {
+		port := first + int(nextPort.Add(1)%(last-first))
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, err
+			continue
 		}
-		defer ln.Close()
-		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
+		ln.Close()
+		if ports = append(ports, port); len(ports) == n {
+			return ports, nil
+		}
 	}
-	return ports, nil
+	return nil, errors.New("no port is free")
 }
+
+// nextPort begins somewhere, because other test binaries run at the same time.
+var nextPort = func() *atomic.Int64 {
+	n := new(atomic.Int64)
+	n.Store(mathrand.Int64N(1 << 20))
+	return n
+}()

@@ -1,6 +1,7 @@
 package groupstest
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -32,6 +33,7 @@ func NewLiar(t testing.TB, honest http.Handler) *Liar {
 		}
 		l.mu.Unlock()
 		if lie != nil {
+			_, _ = io.Copy(io.Discard, r.Body) // only then is it noticed that the client leaves
 			lie(w, r)
 			return
 		}

@@ -52,9 +52,9 @@ type Options struct {
 	// groups.ErrNotFound.
 	FindPerson func(ctx context.Context, source, person string) (*claims.Found, error)
 	Targets    func() []TargetStatus
-	// RetryTarget makes a target's parked work due again. An unknown target is
-	// groups.ErrNotFound.
-	RetryTarget func(ctx context.Context, name string) error
+	// RetryTarget makes a target's work due, parked or not, by the word of the
+	// actor. An unknown target is groups.ErrNotFound.
+	RetryTarget func(ctx context.Context, name, actor string) error
 
 	// Sessions counts those that a request could still use.
 	Sessions func(ctx context.Context) (int, error)
@@ -96,7 +96,9 @@ type TargetStatus struct {
 	Kind    string `json:"kind"`
 	Waiting int    `json:"waiting"` // pieces of work that are still to be done
 	Parked  int    `json:"parked"`  // of these, the ones the target refused for good
-	Problem string `json:"problem,omitempty"`
+	// Oldest is since when the oldest of it waits; zero when nothing does.
+	Oldest  time.Time `json:"oldest,omitzero"`
+	Problem string    `json:"problem,omitempty"`
 }
 
 // Server is the admin listener's handler. It is safe for concurrent use.

@@ -57,6 +57,7 @@ var eventKinds = []string{
 	groups.EventUserDisabled, groups.EventUserEnabled, groups.EventUserDeleted, groups.EventAccountAdded, groups.EventPassword,
 	groups.EventGroupCreated, groups.EventGroupChanged, groups.EventGroupDeleted, groups.EventMemberAdded, groups.EventMemberGone,
 	groups.EventImported, groups.EventRuleChanged, groups.EventRuleDeleted, groups.EventReloaded, groups.EventOverflow,
+	groups.EventParked, groups.EventRetried,
 }
 
 // auditFields are the filter's, as they stand in the page's address.
@@ -245,7 +246,7 @@ func (f *frame) AuditLook(kind string) string {
 	switch kind {
 	case groups.EventRefused, groups.EventNotServed, groups.EventNotStored:
 		return "bad"
-	case groups.EventGuard, groups.EventOverflow:
+	case groups.EventGuard, groups.EventOverflow, groups.EventParked:
 		return "warn"
 	case groups.EventSync:
 		return "sso"

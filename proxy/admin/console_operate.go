@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"html/template"
 	"time"
 
@@ -104,13 +105,47 @@ func (f *frame) textOr(key, other string) string {
 
 // targetsData is the page of targets.
 type targetsData struct {
-	Targets []TargetStatus
+	Targets []shownTarget
 }
 
-func (s *Server) targetsPage(*exchange) (*view, error) {
+// shownTarget is a target with the first of the people whom it was not told of
+// although somebody tried.
+type shownTarget struct {
+	TargetStatus
+	Failed []failedWork
+}
+
+type failedWork struct {
+	Person eventPerson
+	groups.Work
+}
+
+// shownFailures is how many people of a target are listed.
+const shownFailures = 20
+
+func (s *Server) targetsPage(x *exchange) (*view, error) {
 	var d targetsData
+	var all []TargetStatus
 	if s.o.Targets != nil {
-		d.Targets = s.o.Targets()
+		all = s.o.Targets()
+	}
+	for _, st := range all {
+		one := shownTarget{TargetStatus: st}
+		failed, err := s.dir.Store().FailedWork(x.r.Context(), st.Name, shownFailures)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range failed {
+			p := eventPerson{Name: w.User.String()}
+			switch u, err := s.dir.Store().User(x.r.Context(), w.User); {
+			case err == nil:
+				p = eventPerson{u.ID, u.Name}
+			case !errors.Is(err, groups.ErrNotFound): // forgotten here, and not there yet
+				return nil, err
+			}
+			one.Failed = append(one.Failed, failedWork{p, w})
+		}
+		d.Targets = append(d.Targets, one)
 	}
 	return &view{template: "targets", title: "targets.title", section: "targets", data: &d}, nil
 }

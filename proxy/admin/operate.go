@@ -194,7 +194,7 @@ func (s *Server) listTargets(x *exchange) error {
 func (s *Server) retryTarget(x *exchange) error {
 	err := groups.ErrNotFound
 	if s.o.RetryTarget != nil {
-		err = s.o.RetryTarget(x.r.Context(), x.args[0])
+		err = s.o.RetryTarget(context.WithoutCancel(x.r.Context()), x.args[0], x.from.actor)
 	}
 	if errors.Is(err, groups.ErrNotFound) {
 		return notFound("There is no target %q.", x.args[0])

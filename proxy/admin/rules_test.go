@@ -404,7 +404,10 @@ func TestTargets(t *testing.T) {
 		o.Targets = func() []admin.TargetStatus {
 			return []admin.TargetStatus{{Name: "wiki", Kind: "scim", Waiting: 2, Parked: 1, Problem: "wiki: 403"}, {Name: "hook", Kind: "webhook"}}
 		}
-		o.RetryTarget = func(_ context.Context, name string) error {
+		o.RetryTarget = func(_ context.Context, name, actor string) error {
+			if actor == "" {
+				t.Error("nobody did it")
+			}
 			if name == "hook" {
 				return errors.New("hook: open cause-canary: no such file")
 			}

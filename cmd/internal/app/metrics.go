@@ -52,6 +52,10 @@ var (
 	metadataEnds     = metric("saml_metadata_expiry_timestamp_seconds", "When the SAML source's metadata expires (validUntil), and logins with it. Absent where it does not say.", "provider")
 	tlsCertificate   = metric("tls_certificate_expiry_timestamp_seconds", "When the certificate for that host of ours runs out; 0: ACME has not brought one yet.", "host")
 	libraryPanics    = metric("saml_library_panics_total", "SAML messages that were refused because a library failed on them.", "provider")
+	targetWaiting    = metric("target_work_waiting", "People whom the target still has to be told of.", "target")
+	targetParked     = metric("target_work_parked", "Of these, the ones the target refused again and again. Somebody has to look.", "target")
+	targetOldest     = metric("target_work_oldest_seconds", "How long the oldest work has been waiting; 0: none is.", "target")
+	targetPushes     = metric("target_pushes_total", "Attempts to tell the target of a person, by what came of them.", "target", "result")
 	storeHealthy     = metric("store_healthy", "Whether the store answers and is up to date.")
 	reloadOK         = metric("config_last_reload_successful", "Whether the last reading of the configuration was free of faults.")
 	reloadAt         = metric("config_last_reload_success_timestamp_seconds", "When a configuration was last taken in.")
@@ -60,7 +64,7 @@ var (
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildInfo, requests, durations, upstreamRequests, upstreamTook, logins, loginTook, syncs, syncChanges, syncUnknown, removalsWait, syncLag,
-		sessions, inMemory, live, dials, sourceReady, metadataAge, certificateEnds, metadataEnds, tlsCertificate, libraryPanics, storeHealthy, reloadOK, reloadAt,
+		sessions, inMemory, live, dials, sourceReady, metadataAge, certificateEnds, metadataEnds, tlsCertificate, libraryPanics, targetWaiting, targetParked, targetOldest, targetPushes, storeHealthy, reloadOK, reloadAt,
 	} {
 		ch <- d
 	}
@@ -82,6 +86,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for host, end := range s.certs.expiries(s.publicURL()) {
 		out.gauge(tlsCertificate, float64(max(end.Unix(), 0)), host)
 	}
+	s.targetMetrics(out)
 	out.gauge(storeHealthy, boolean(s.dir.Healthy() == nil))
 	out.gauge(reloadOK, boolean(s.reloads.ok.Load()))
 	out.gauge(reloadAt, float64(s.reloads.at.Load()))

@@ -56,6 +56,10 @@ func Check(ctx context.Context, path string, online bool, out io.Writer) error {
 		detail, err := probe(ctx, cfg, src)
 		report("source "+src.Name, detail, err)
 	}
+	for _, t := range cfg.Targets {
+		detail, err := probeTarget(ctx, t)
+		report("target "+t.Name, detail, err)
+	}
 	detail, err := checkStore(ctx, cfg)
 	report("store", detail, err)
 	seen := map[string]bool{}

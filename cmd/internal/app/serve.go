@@ -46,6 +46,7 @@ type server struct {
 	certs   certificates
 	token   atomic.Pointer[[32]byte]
 	sources sources
+	targets targets
 	tracing tracing
 
 	configured atomic.Bool // the first Configure is through
@@ -100,6 +101,9 @@ func (s *server) run(ctx context.Context) error {
 	if cfg.Store.None != nil {
 		s.log.Warn("there is no directory (store.none)", zap.Strings("so", cfg.Warnings()))
 	} else {
+		for _, w := range cfg.Warnings() {
+			s.log.Warn(w)
+		}
 		store, err := placeOf(cfg.Store).open(ctx, s.log)
 		if err != nil {
 			return err
@@ -218,6 +222,8 @@ func (s *server) newAdmin() *admin.Server {
 		},
 		Sources: s.sources.status, TestSource: s.sources.test, FindPerson: s.sources.find, Person: s.person,
 		Headers:       func(v *groups.View) ([][2]string, string) { return proxy.HeaderLines(s.cfg.Load().Headers, v) },
+		Targets:       s.targetStatus,
+		RetryTarget:   s.dir.RetryTarget,
 		ConsoleGroups: func() []string { return s.cfg.Load().Admin.Groups },
 		Sessions:      func(ctx context.Context) (int, error) { return s.dir.ActiveSessions(ctx, s.cfg.Load().Session.Idle) },
 	})
@@ -297,6 +303,7 @@ func (s *server) apply(ctx context.Context, cfg *config.Config) error {
 	if err := s.dir.Configure(ctx, directorySettings(cfg)); err != nil {
 		return err
 	}
+	s.targets.set(cfg, s.dir, s.log)
 	swap()
 	showCertificates()
 	inForce = true

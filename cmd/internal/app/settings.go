@@ -17,6 +17,9 @@ func directorySettings(c *config.Config) groups.Settings {
 			Name: src.Name, Groups: src.Groups, Names: src.Identity, Require: src.Require, Local: src.Local,
 		})
 	}
+	for _, t := range c.Targets {
+		s.Targets = append(s.Targets, t.Name)
+	}
 	return s
 }
 

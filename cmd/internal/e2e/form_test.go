@@ -139,7 +139,7 @@ func TestChromiumFillsTheFormByKeyboard(t *testing.T) {
 	t.Parallel()
 	g, _ := formStage(t, "")
 	steps := []step{{"goto": g.url() + "/_auth/start?source=corp&rd=/page/home"}, {"measure": "login"}, {"tabs": "login"},
-		{"goto": g.url() + "/_auth/start?source=corp&rd=/page/home"}, {"type": "EXAMPLE\\alice"}, {"tab": "input[name=password]"}, {"type": "not it"}, {"press": "Enter"},
+		{"goto": g.url() + "/_auth/start?source=corp&rd=/page/home"}, {"focused": "input[name=username]"}, {"type": "EXAMPLE\\alice"}, {"tab": "input[name=password]"}, {"type": "not it"}, {"press": "Enter"},
 		{"expect": "The user name or the password is wrong."}, {"status": 401}, {"focused": "input[name=password]"}, {"type": alicesPassword}, {"press": "Enter"}, {"url": "/page/home"}, {"expect": "groups: engineering"}}
 	all := drive(t, scenario{Width: 320, Height: 640, Scheme: "dark", Pages: []string{g.url()}, Steps: steps})
 	checkPage(t, "login", "en", all.Measures["login"])
