@@ -201,6 +201,24 @@ func TestTargetDown(t *testing.T) {
 	}
 }
 
+// A person on whom a target fails holds up nobody else.
+func TestOneFailureHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	k := newHook(t)
+	k.answers(func(m webhook.Message) int {
+		if m.User.User == "alice" {
+			return http.StatusInternalServerError
+		}
+		return http.StatusNoContent
+	})
+	h := tellingHouse(t, k, 0)
+	h.mustLogin("s", "1", 0, groupsOf("alice", "eng"))
+	soon(t, "an attempt failed", func() bool { k.mu.Lock(); defer k.mu.Unlock(); return len(k.ids) > 0 })
+	h.mustLogin("s", "2", 0, groupsOf("bob", "eng"))
+	h.holding(k, "bob", "eng")
+	soon(t, "alice alone waits", func() bool { b := h.backlog(); return b.Waiting == 1 && b.Parked == 0 })
+}
+
 // What a target refuses again and again is parked, and keeps nobody else from
 // being told. Somebody can have it tried again.
 func TestParkedWork(t *testing.T) {

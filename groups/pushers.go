@@ -57,7 +57,8 @@ type pusher struct {
 	row     int       // failures in a row, whosever work it was
 	pause   time.Time // nobody's work is tried before
 	hurried atomic.Bool
-	failing bool // the store; complained about once
+	down    atomic.Bool // the last attempt failed, and was no refusal
+	failing bool        // the store; complained about once
 }
 
 // SetTargets makes these the targets that are told. One that stands there
@@ -250,6 +251,7 @@ func (w *pusher) release(ctx context.Context) {
 // tell makes one attempt.
 func (w *pusher) tell(ctx context.Context, p *push) error {
 	failure := w.attempt(ctx, p)
+	w.down.Store(failure != nil && !errors.Is(failure, ErrTargetRefused))
 	if ctx.Err() != nil {
 		return ctx.Err() // we stop; that is no failure of the target's
 	}
@@ -322,6 +324,9 @@ func (d *Directory) awaitTarget(ctx context.Context, e TargetEntry, user UserID)
 		w, err := d.store.Work(ctx, e.Name, user)
 		if err != nil || w.Failures > 0 {
 			return // told; or the store or the target has a fault, for which nobody waits
+		}
+		if p, _ := d.pushers.named(e.Name); p != nil && p.down.Load() {
+			return
 		}
 		select {
 		case <-ctx.Done():

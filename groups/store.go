@@ -103,8 +103,8 @@ type Reader interface {
 	Outbox(ctx context.Context, limit int) ([]Work, error)
 	// Work finds what a target still has to be told of a user.
 	Work(ctx context.Context, target string, user UserID) (*Work, error)
-	// DueWork finds the oldest work of a target that is not parked and whose
-	// NotBefore is not after now.
+	// DueWork finds work of a target that is not parked and whose NotBefore is not
+	// after now: that with the earliest NotBefore, and of these the oldest.
 	DueWork(ctx context.Context, target string, now time.Time) (*Work, error)
 	// FailedWork lists a target's work whose last attempt came to nothing, what
 	// is parked first, then in the order it was written.

@@ -69,10 +69,12 @@ var outbox = map[string]func(*testing.T, groups.Store){
 		}
 		put(3, func(w *groups.Work) { w.NotBefore, w.Failures = noon.Add(time.Hour), 1 })
 		same(t, "the next", due(noon.Add(time.Hour-time.Microsecond)), groups.UserID(2))
-		same(t, "its time", due(noon.Add(time.Hour)), groups.UserID(3))
+		same(t, "what failed comes after what did not", due(noon.Add(time.Hour)), groups.UserID(2))
 		put(2, func(w *groups.Work) { w.Parked, w.Failures = noon, 4 })
-		same(t, "not parked", due(noon), groups.UserID(1))
+		same(t, "not parked", due(noon.Add(time.Hour)), groups.UserID(1))
 		put(1, func(w *groups.Work) { w.NotBefore = noon.Add(time.Minute) })
+		same(t, "its time", due(noon.Add(time.Minute)), groups.UserID(1))
+		same(t, "not before", due(noon.Add(time.Minute-time.Microsecond)), groups.UserID(0))
 		same(t, "backlog", count(), groups.Backlog{Waiting: 3, Parked: 1, Oldest: noon, Next: noon.Add(time.Minute)})
 		bad := must[[]groups.Work](t)(s.FailedWork(t.Context(), "t", 0))
 		if len(bad) != 2 || bad[0].User != 2 || bad[1].User != 3 {

@@ -29,10 +29,11 @@ func (r reader) Work(ctx context.Context, target string, user groups.UserID) (*g
 	return one(ctx, r.q, "work", scanWork, `select `+workColumns+` from outbox where target = $1 and user_id = $2`, target, int64(user))
 }
 
-// DueWork finds the oldest work that may be tried.
+// DueWork finds what may be tried. Work that failed does not come before work
+// that nobody has tried: one person whom a target chokes on would hold up all.
 func (r reader) DueWork(ctx context.Context, target string, now time.Time) (*groups.Work, error) {
 	return one(ctx, r.q, "due work", scanWork, `select `+workColumns+` from outbox
-		where target = $1 and parked = 0 and not_before <= $2 order by id limit 1`, target, micros(now))
+		where target = $1 and parked = 0 and not_before <= $2 order by not_before, id limit 1`, target, micros(now))
 }
 
 // FailedWork lists work whose last attempt failed, parked work first.

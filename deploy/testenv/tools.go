@@ -17,3 +17,10 @@ func Promtool(tb testing.TB, bin string, args ...string) (string, error) {
 	}
 	return run("", nil, tool, args...)
 }
+
+// Commands ends the test where it must not run what operators type, or these
+// packages are missing.
+func Commands(tb testing.TB, packages ...string) {
+	tb.Helper()
+	wanted(tb, packages...)
+}
