@@ -360,7 +360,8 @@ func FuzzLoad(f *testing.F) {
 func TestEmptyListOfAPartThatIsNotThereYet(t *testing.T) {
 	t.Parallel()
 	for text, fault := range map[string]bool{
-		"targets: []\n": false, "targets:\n": false, "targets: [{name: x}]\n": true,
+		"targets: []\n": false,
+		"targets: [{name: x, kaltura: {partner_id: 1}}]\n": true,
 	} {
 		_, err := loadText(t, minimal+text)
 		if (err != nil) != fault {

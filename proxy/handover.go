@@ -9,7 +9,7 @@ import (
 
 // maxHandoverQuery bounds a ticket in an address: beyond it proxies on the way
 // may refuse the address, and the ticket goes by a form.
-const maxHandoverQuery = 2 << 10
+const maxHandoverQuery = 4 << 10
 
 // handOver sends a signed-in browser to a portal with a single-use ticket.
 func (p *Proxy) handOver(x *exchange, r *http.Request, login string, portal *host, path, bind string) error {
