@@ -195,6 +195,9 @@ func TestBasicAcrossReloads(t *testing.T) {
 // What is remembered is bounded, and who is forgotten is asked anew.
 func TestBasicIsBounded(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one goroutine and 15,000 keyed hashes: nothing for the race detector")
+	}
 	table := proxy.NewBasics()
 	for i := range 3 * proxy.MaxBasics / 2 {
 		table.Put("user", fmt.Sprint(i), time.Unix(int64(i), 0))
