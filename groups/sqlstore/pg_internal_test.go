@@ -120,3 +120,17 @@ func TestDialects(t *testing.T) {
 		}
 	}
 }
+
+// What failed alike with and without encryption is said once, in one line.
+func TestOneLine(t *testing.T) {
+	t.Parallel()
+	a, b := errors.New("lookup db: no such host"), errors.New("hostname resolving error: lookup db: no such host")
+	for want, err := range map[string]error{
+		"lookup db: no such host":          errors.Join(b, a),
+		"lookup db: no such host; refused": errors.Join(a, errors.New("refused"), a),
+	} {
+		if got := oneLine(err); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -248,7 +250,20 @@ func openFault(c *pgx.ConnConfig, err error) error {
 		return pgMeaning(code, err)
 	}
 	if e, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return fmt.Errorf("%w: no connection: %v", groups.ErrUnavailable, e.Unwrap())
+		return fmt.Errorf("%w: no connection: %s", groups.ErrUnavailable, oneLine(e.Unwrap()))
 	}
 	return err
+}
+
+// oneLine says once what was tried with and without encryption, or at several
+// addresses, and failed alike.
+func oneLine(err error) string {
+	var said []string
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		line = strings.TrimPrefix(line, "hostname resolving error: ")
+		if !slices.Contains(said, line) {
+			said = append(said, line)
+		}
+	}
+	return strings.Join(said, "; ")
 }
