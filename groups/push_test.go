@@ -235,6 +235,7 @@ func TestParkedWork(t *testing.T) {
 	soon(t, "parked", func() bool { return h.backlog().Parked == 1 })
 	h.mustLogin("s", "2", 0, groupsOf("bob", "eng"))
 	h.holding(k, "bob", "eng")
+	soon(t, "alice alone waits", func() bool { return h.backlog().Waiting == 1 })
 	k.mu.Lock()
 	ids := slices.Clone(k.ids)
 	k.mu.Unlock()
