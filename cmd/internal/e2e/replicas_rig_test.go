@@ -161,9 +161,9 @@ func (f *fleet) within(limit time.Duration, what string, ok func() bool) time.Du
 	}
 }
 
-const maxLoad = 6000
+const maxLoad = 12000
 
-// load asks through nginx until it is stopped, at most 6,000 times, and counts
+// load asks through nginx until it is stopped, at most 12,000 times, and counts
 // what was not answered as it should be.
 type load struct {
 	stop  chan struct{}

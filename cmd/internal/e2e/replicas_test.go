@@ -140,7 +140,7 @@ func TestReplicasRefreshOnce(t *testing.T) {
 		f.all(cookie, 200, "") // each has the session in memory
 		time.Sleep(1100 * time.Millisecond)
 		f.op.SetPerson(person("alice", want))
-		before := f.op.Calls("token")
+		before, begin := f.op.Calls("token"), time.Now()
 		var wrong atomic.Int32
 		var work sync.WaitGroup
 		for range 45 {
@@ -152,10 +152,9 @@ func TestReplicasRefreshOnce(t *testing.T) {
 			})
 		}
 		work.Wait()
-		// More than a second may have passed on a busy machine; never as many
-		// calls as there are replicas and rounds.
-		if calls := f.op.Calls("token") - before; calls < 1 || calls > 2 {
-			t.Errorf("round %d: %d calls of the provider", round, calls)
+		// What was fresh gets old again on a busy machine, second by second.
+		if calls, most := f.op.Calls("token")-before, 2+int(time.Since(begin)/time.Second); calls < 1 || calls > most {
+			t.Errorf("round %d: %d calls of the provider, at most %d are one a second", round, calls, most)
 		}
 	}
 }
