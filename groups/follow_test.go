@@ -137,3 +137,21 @@ func TestEvaluationOfADeadReplica(t *testing.T) {
 		h.want(alice, step.want)
 	}
 }
+
+// TestRuleDeletedAsItWas: a rule that somebody changed at another replica is not
+// deleted by who saw it as it was before.
+func TestRuleDeletedAsItWas(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, stored)
+	h.putRule(valueRule("r1", "s", "x", "old"))
+	other := h.beside(stored)
+	seen := other.Rules()[0].Version
+	h.putRule(valueRule("r1", "s", "x", "new"))
+	h.wantErr(other.DeleteRule(t.Context(), "r1", seen, "root"), groups.ErrConflict)
+	if got := h.dir.Rules(); len(got) != 1 || got[0].Group != "new" {
+		t.Errorf("rules %v", got)
+	}
+	if err := other.DeleteRule(t.Context(), "r1", h.dir.Rules()[0].Version, "root"); err != nil {
+		t.Error(err)
+	}
+}

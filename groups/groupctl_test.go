@@ -165,7 +165,7 @@ func TestDefaultGroupsVanishWhenARuleCoversTheSource(t *testing.T) {
 	h.want(bob, "everyone:t")
 	h.putRule(groups.Rule{ID: "r2", Claim: "groups", Value: "nobody", Group: "none"})
 	h.want(bob, "")
-	if err := h.dir.DeleteRule(t.Context(), "r2", "root"); err != nil {
+	if err := h.dir.DeleteRule(t.Context(), "r2", 0, "root"); err != nil {
 		t.Fatal(err)
 	}
 	h.want(bob, "everyone:t")

@@ -436,12 +436,22 @@ func (st *state) checkSource(name string) error {
 }
 
 // DeleteRule takes a rule of the store away, and evaluates everybody. A rule
-// of the file is ErrConflict.
-func (d *Directory) DeleteRule(ctx context.Context, id, actor string) error {
+// of the file is ErrConflict, and so is one whose version is another than that
+// given, unless it is 0.
+func (d *Directory) DeleteRule(ctx context.Context, id string, version int64, actor string) error {
 	return d.changeRules(ctx, func(stored []Rule) ([]Rule, error) {
 		return slices.DeleteFunc(stored, func(o Rule) bool { return o.ID == id }), nil
 	}, Event{Kind: EventRuleDeleted, Actor: actor, Reason: id}, id,
-		func(tx Tx) error { return tx.DeleteRule(ctx, id) })
+		func(tx Tx) error {
+			stored, err := tx.Rules(ctx)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(stored, func(r Rule) bool { return r.ID == id && version != 0 && r.Version != version }) {
+				return fmt.Errorf("rule %s was changed meanwhile: %w", id, ErrConflict)
+			}
+			return tx.DeleteRule(ctx, id)
+		})
 }
 
 func (d *Directory) changeRules(ctx context.Context, next func([]Rule) ([]Rule, error), e Event, id string, write func(Tx) error) error {

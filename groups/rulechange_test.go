@@ -66,7 +66,7 @@ func TestRuleChangeReachesEverybody(t *testing.T) {
 	if h.members("eng") != 0 || h.members("ops") != 3 {
 		t.Errorf("%d and %d members", h.members("eng"), h.members("ops"))
 	}
-	if err := h.dir.DeleteRule(t.Context(), "r1", "root"); err != nil {
+	if err := h.dir.DeleteRule(t.Context(), "r1", 0, "root"); err != nil {
 		t.Fatal(err)
 	}
 	if h.members("ops") != 0 {
@@ -87,8 +87,8 @@ func TestRulesThatCannotBe(t *testing.T) {
 	alice := h.mustLogin("s", "1", 0, groupsOf("alice", "eng")).User.ID
 	_, err := h.dir.PutRule(t.Context(), valueRule("fs", "s", "x", "g"), "root")
 	h.wantErr(err, groups.ErrConflict) // the file's
-	h.wantErr(h.dir.DeleteRule(t.Context(), "fs", "root"), groups.ErrConflict)
-	h.wantErr(h.dir.DeleteRule(t.Context(), "nowhere", "root"), groups.ErrNotFound)
+	h.wantErr(h.dir.DeleteRule(t.Context(), "fs", 0, "root"), groups.ErrConflict)
+	h.wantErr(h.dir.DeleteRule(t.Context(), "nowhere", 0, "root"), groups.ErrNotFound)
 	for _, r := range []groups.Rule{
 		{ID: "r", Source: "s", Claim: "groups", Regexp: "(", Group: "g"}, valueRule("r", "nosource", "x", "g"),
 	} {
@@ -118,7 +118,7 @@ func TestGrantOfADeletedRuleWaitsForItsClaim(t *testing.T) {
 	h.putRule(groups.Rule{ID: "r1", Source: "s", Claim: "roles", Value: "x", Group: "eng"})
 	alice := h.mustLogin("s", "1", 0, `{"user":"alice","roles":["x"]}`).User.ID
 	h.mustLogin("s", "1", 1, `{"user":"alice"}`)
-	if err := h.dir.DeleteRule(t.Context(), "r1", "root"); err != nil {
+	if err := h.dir.DeleteRule(t.Context(), "r1", 0, "root"); err != nil {
 		t.Fatal(err)
 	}
 	h.want(alice, "eng:s")
@@ -270,7 +270,7 @@ func TestGuardDecidesAboutARuleChangeAsAWhole(t *testing.T) {
 		t.Fatalf("plan %+v, %v", plan, err)
 	}
 	h.putRule(valueRule("r2", "s", "x", "ops"))
-	if err := h.dir.DeleteRule(t.Context(), "r1", "root"); err != nil {
+	if err := h.dir.DeleteRule(t.Context(), "r1", 0, "root"); err != nil {
 		t.Fatal(err)
 	}
 	if h.members("eng") != 8 || h.members("ops") != 8 || !h.tripped() {

@@ -139,7 +139,7 @@ func TestChangesReachTheNextRequest(t *testing.T) {
 			_, err := r.dir.PutRule(t.Context(), groups.Rule{ID: "ui", Source: "test", Claim: "groups", Value: "engineering", Group: "makers"}, "test")
 			return err
 		}, "admins,engineering,makers"},
-		{"the rule goes", func() error { return r.dir.DeleteRule(t.Context(), "ui", "test") }, "admins,engineering"},
+		{"the rule goes", func() error { return r.dir.DeleteRule(t.Context(), "ui", 0, "test") }, "admins,engineering"},
 		{"a group goes", func() error { return r.dir.DeleteGroup(t.Context(), "admins", "test") }, "engineering"},
 		{"a group is renamed", func() error {
 			_, err := r.dir.UpdateGroup(t.Context(), "engineering", groups.GroupChange{Name: ptr("eng")}, "test")

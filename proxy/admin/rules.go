@@ -246,7 +246,11 @@ func (s *Server) deleteRule(x *exchange) error {
 		if err := s.rulesKeepPeople(x, id, nil); err != nil {
 			return err
 		}
-		err = s.dir.DeleteRule(context.WithoutCancel(x.r.Context()), id, x.from.actor)
+		version := int64(0)
+		if x.r.Header.Get("If-Match") != "" {
+			version = old.Version // the store looks again, for writers beside this API
+		}
+		err = s.dir.DeleteRule(context.WithoutCancel(x.r.Context()), id, version, x.from.actor)
 		if err != nil && !errors.Is(err, groups.ErrNotFound) {
 			return err
 		}
