@@ -34,7 +34,7 @@ func (c *checker) targets() {
 		}
 		switch {
 		case len(kinds) == 0:
-			c.fault(at, "a target needs its kind: scim or webhook")
+			c.fault(at, "a target needs its kind: scim, webhook or kaltura")
 		case len(kinds) > 1:
 			c.fault(at, "a target has one kind; this one has %s", strings.Join(kinds, " and "))
 		}
@@ -47,6 +47,15 @@ func (c *checker) targets() {
 			if secret := at + ".webhook.secret"; !c.missing(secret, t.Webhook.Secret, ": messages are signed with it") {
 				_, err := webhook.Key(t.Webhook.Secret)
 				c.problem(secret, err)
+			}
+		}
+		if t.Kaltura != nil {
+			c.targetURL(at+".kaltura.url", t.Kaltura.URL)
+			c.missing(at+".kaltura.admin_secret", t.Kaltura.AdminSecret, "")
+			if id := at + ".kaltura.partner_id"; !c.written(id) {
+				c.fault(id, "is missing: the number of the account")
+			} else if t.Kaltura.PartnerID <= 0 {
+				c.fault(id, "is not the number of an account")
 			}
 		}
 		if t.Wait > maxWait {

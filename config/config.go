@@ -25,6 +25,7 @@ import (
 
 	"github.com/groupgate/groupgate/claims"
 	"github.com/groupgate/groupgate/groups"
+	"github.com/groupgate/groupgate/groups/kaltura"
 	"github.com/groupgate/groupgate/groups/scim"
 	"github.com/groupgate/groupgate/groups/webhook"
 	"github.com/groupgate/groupgate/proxy"
@@ -82,16 +83,20 @@ type TargetConfig struct {
 	Name    string          `yaml:"name"`
 	SCIM    *scim.Config    `yaml:"scim"`
 	Webhook *webhook.Config `yaml:"webhook"`
-	Kaltura any             `yaml:"kaltura" later:"Kaltura targets"`
+	Kaltura *kaltura.Config `yaml:"kaltura"`
 	Wait    time.Duration   `yaml:"wait"` // how long a login waits for its own work; 0: not at all
 }
 
 // Kind is the key that says of which kind the target is.
 func (t *TargetConfig) Kind() string {
-	if t.SCIM != nil {
+	switch {
+	case t.SCIM != nil:
 		return "scim"
+	case t.Kaltura != nil:
+		return "kaltura"
+	default:
+		return "webhook"
 	}
-	return "webhook"
 }
 
 // AdminConfig is "admin": the listener for people who run groupgate, and who

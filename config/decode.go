@@ -34,7 +34,6 @@ const maxCopied = 100_000
 // field is one key of a struct.
 type field struct {
 	index  []int
-	later  string // the part that builds it, when that does not exist yet
 	secret bool
 }
 
@@ -204,25 +203,9 @@ func (d *decoder) structure(path string, n ast.Node, v reflect.Value) {
 			if len(d.faults) <= maxFaults { // a suggestion takes time
 				d.faultAt(d.keys[at], at, "unknown key%s", suggest(key, slices.Sorted(maps.Keys(known))))
 			}
-		case f.later != "" && saysNothing(node):
-			// An empty list asks for nothing that is not there.
-		case f.later != "":
-			d.faultAt(d.keys[at], at, "not supported yet (%s)", f.later)
 		default:
 			d.value(at, node, v.FieldByIndex(f.index), f)
 		}
-	}
-}
-
-// saysNothing reports whether a value is null or an empty list.
-func saysNothing(n ast.Node) bool {
-	switch n := n.(type) {
-	case *ast.NullNode:
-		return true
-	case *ast.SequenceNode:
-		return len(n.Values) == 0
-	default:
-		return false
 	}
 }
 
@@ -333,7 +316,7 @@ func (d *decoder) fieldsOf(t reflect.Type) map[string]field {
 		if name == "" || name == "-" {
 			continue
 		}
-		known[name] = field{index: f.Index, later: f.Tag.Get("later"), secret: f.Tag.Get("secret") == "true"}
+		known[name] = field{index: f.Index, secret: f.Tag.Get("secret") == "true"}
 	}
 	d.fields[t] = known
 	return known

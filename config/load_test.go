@@ -355,17 +355,3 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
-
-// TestEmptyListOfAPartThatIsNotThereYet: it asks for nothing.
-func TestEmptyListOfAPartThatIsNotThereYet(t *testing.T) {
-	t.Parallel()
-	for text, fault := range map[string]bool{
-		"targets: []\n": false,
-		"targets: [{name: x, kaltura: {partner_id: 1}}]\n": true,
-	} {
-		_, err := loadText(t, minimal+text)
-		if (err != nil) != fault {
-			t.Errorf("%q: %v", text, err)
-		}
-	}
-}

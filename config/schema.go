@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -57,12 +56,7 @@ func annotate(s *jsonschema.Schema, v reflect.Value, path string) {
 		if !ok {
 			continue
 		}
-		switch later := f.Tag.Get("later"); {
-		case later != "":
-			p = &jsonschema.Schema{Description: fmt.Sprintf("not supported yet (%s)", later)}
-		default:
-			describe(p, v.FieldByIndex(f.Index), at)
-		}
+		describe(p, v.FieldByIndex(f.Index), at)
 		if nullable(key) {
 			p = &jsonschema.Schema{AnyOf: []*jsonschema.Schema{p, {Type: "null"}}}
 		}
@@ -117,6 +111,7 @@ func required(path string) []string {
 		"targets":         {"name"},
 		"targets.scim":    {"url", "token"},
 		"targets.webhook": {"url", "secret"},
+		"targets.kaltura": {"url", "partner_id", "admin_secret"},
 		"rules":           {"claim"},
 		"groups":          {"name", "control"},
 	}[path])

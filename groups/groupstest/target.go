@@ -3,6 +3,7 @@ package groupstest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -28,6 +29,9 @@ type Remote struct {
 	Deaf bool
 	// Plain: the other end's own search takes no quotation marks and backslashes.
 	Plain bool
+	// Takes says which names the other end can hold at all; nil: every one. The
+	// others are refused, and keep nothing else from being told.
+	Takes func(name string) bool
 }
 
 // aperson is a person as the directory tells of one who was told of before.
@@ -77,12 +81,18 @@ func (r Remote) fails(t *testing.T, p groups.Person) error {
 	if err == nil {
 		t.Fatal("it says that it worked")
 	}
+	r.silent(t, err)
+	return err
+}
+
+// silent faults an error that tells what it must not.
+func (r Remote) silent(t *testing.T, err error) {
+	t.Helper()
 	for _, word := range []string{r.Secret, secretCanary} {
-		if strings.Contains(err.Error(), word) {
+		if err != nil && strings.Contains(err.Error(), word) {
 			t.Errorf("the error tells what it must not: %v", err)
 		}
 	}
-	return err
 }
 
 func (r Remote) holds(t *testing.T, user string, want ...string) {
@@ -156,24 +166,45 @@ var targetPromises = map[string]func(*testing.T, Remote){
 		if r.Plain {
 			person, odd = "o'brien@example.com", slices.DeleteFunc(odd, func(s string) bool { return strings.ContainsAny(s, `"\`) })
 		}
+		if r.Takes != nil {
+			person = "o'brien@example.com"
+			all := odd
+			odd = slices.DeleteFunc(slices.Clone(all), func(s string) bool { return !r.Takes(s) })
+			if err := r.fails(t, aperson(1, person, slices.Clone(all), nil)); !errors.Is(err, groups.ErrTargetRefused) {
+				t.Errorf("names it cannot hold: %v", err)
+			}
+			r.holds(t, person, odd...)
+			if err := r.fails(t, aperson(2, `o"brien\@example.com`, names("a"), nil)); !errors.Is(err, groups.ErrTargetRefused) {
+				t.Errorf("a user name it cannot hold: %v", err)
+			}
+		}
 		r.push(t, aperson(1, person, odd, nil))
 		r.holds(t, person, odd...)
 		r.push(t, aperson(1, person, names("A"), odd))
 		r.holds(t, person, "A")
 	},
 	"every step may fail once": func(t *testing.T, r Remote) {
+		// Each time into a group that is there, and one that has to be made.
 		before, now := names("a", "b"), names("b", "c", "d")
-		r.push(t, aperson(1, "alice", before, nil))
+		r.push(t, aperson(1, "alice", now, nil))
+		r.push(t, aperson(1, "alice", before, now))
 		r.Liar.Count()
+		now = names("b", "c", "e")
 		r.push(t, aperson(1, "alice", now, before))
 		steps := r.Liar.Count()
 		if steps == 0 {
 			t.Fatal("nothing was asked")
 		}
 		for i := range steps {
-			r.push(t, aperson(1, "alice", before, names("a", "b", "c", "d")))
+			r.push(t, aperson(1, "alice", before, append(names("a"), now...)))
+			now = names("b", "c", fmt.Sprint("d", i))
 			r.Liar.Lie(status(500), i)
-			_ = r.fails(t, aperson(1, "alice", now, before)) // whatever it says
+			r.Liar.Count()
+			err := r.Target.Push(t.Context(), aperson(1, "alice", now, before))
+			if failed := r.Liar.Count() > i; failed != (err != nil) {
+				t.Errorf("step %d failed: %v; it says %v", i, failed, err)
+			}
+			r.silent(t, err)
 			r.Liar.Lie(nil, 0)
 			// What was told and not confirmed is told again, or taken away.
 			p := aperson(1, "alice", now, nil)

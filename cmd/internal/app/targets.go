@@ -12,6 +12,7 @@ import (
 
 	"github.com/groupgate/groupgate/config"
 	"github.com/groupgate/groupgate/groups"
+	"github.com/groupgate/groupgate/groups/kaltura"
 	"github.com/groupgate/groupgate/groups/scim"
 	"github.com/groupgate/groupgate/groups/webhook"
 	"github.com/groupgate/groupgate/proxy/admin"
@@ -37,10 +38,14 @@ type probedTarget interface {
 }
 
 func newTarget(c config.TargetConfig) (probedTarget, error) {
-	if c.SCIM != nil {
+	switch {
+	case c.SCIM != nil:
 		return scim.New(*c.SCIM), nil
+	case c.Kaltura != nil:
+		return kaltura.New(*c.Kaltura), nil
+	default:
+		return webhook.New(*c.Webhook)
 	}
-	return webhook.New(*c.Webhook)
 }
 
 // set makes a configuration's targets the ones that are told. What is wrong
