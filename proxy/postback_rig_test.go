@@ -143,6 +143,7 @@ func (r *samlRig) post(form url.Values, cookies string, edit ...func(*http.Reque
 	r.t.Helper()
 	return r.do("POST", acs, edits(append([]func(*http.Request){func(req *http.Request) {
 		body := form.Encode()
+		req.Close = true // a connection that the server has closed meanwhile would be no fault of ours
 		req.Body, req.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 		req.Header.Set("Content-Type", formType)
 		req.Header.Set("Origin", r.idp.URL)

@@ -209,7 +209,8 @@ func TestPostgresCommitWithoutAnswer(t *testing.T) {
 		if w.dropAfter.Load() != nil {
 			t.Errorf("%s: nothing was lost", lost)
 		}
-		if want := map[string]int{"commit": 1, "insert into users": 2, "begin": 1}[lost]; err != nil || runs != want {
+		// A commit that has not begun when somebody asks for it never happens.
+		if want := map[string][2]int{"commit": {1, 2}, "insert into users": {2, 2}, "begin": {1, 1}}[lost]; err != nil || runs < want[0] || runs > want[1] {
 			t.Errorf("%s: %v, it ran %d times", lost, err, runs)
 		}
 		once(t, s, map[string]error{name: err})

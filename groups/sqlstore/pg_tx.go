@@ -31,7 +31,7 @@ func (p *Postgres) Update(ctx context.Context, fn func(groups.Tx) error) error {
 		again := false
 		if t != nil && t.broken != nil {
 			code := pgCode(t.broken)
-			again = pgAgain(code) || errors.Is(t.broken, errLost) || code == "23505" && !doubt
+			again = pgAgain(code) || lost(t.broken) || code == "23505" && !doubt
 			doubt = doubt || code == "23505"
 		}
 		if !again || ctx.Err() != nil {

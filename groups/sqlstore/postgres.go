@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"runtime"
 	"strconv"
 	"strings"
@@ -222,11 +224,20 @@ func broken(ctx context.Context, c *pgx.Conn, err error) error {
 	switch {
 	case err == nil, ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, groups.ErrUnavailable):
 		return err
-	case strings.HasPrefix(code, "57P"), strings.HasPrefix(code, "08"): // the server says so itself
+	case lost(err): // pgx may not have noticed yet what that means
 	case c != nil && !c.IsClosed(), code != "" && !pgUnavailable(code):
 		return err
 	}
 	return fmt.Errorf("%w: %v", errLost, err)
+}
+
+// lost reports whether it is the connection that failed, and not a statement: the
+// server says so itself (SQLSTATE 08 and 57P), or it breaks off.
+func lost(err error) bool {
+	_, network := errors.AsType[*net.OpError](err)
+	code := pgCode(err)
+	return strings.HasPrefix(code, "57P") || strings.HasPrefix(code, "08") ||
+		network || errors.Is(err, errLost) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
 // lifetime ends when the server is found not to answer, and with it whatever

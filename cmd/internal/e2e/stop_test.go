@@ -424,7 +424,7 @@ func TestGoroutinesAfterAStorm(t *testing.T) {
 				peak = max(peak, n)
 			}
 		}
-		if peak < 100 {
+		if peak < 60 { // some twenty are there without it
 			t.Errorf("%d goroutines in the storm: it was none", peak)
 		}
 		work.Wait()
