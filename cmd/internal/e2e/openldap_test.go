@@ -226,6 +226,20 @@ func TestOpenLDAPRefresh(t *testing.T) {
 	holdsNone(t, g, alicesPassword, s.ServicePassword)
 }
 
+// standsStill reports whether every thread of a process has been stopped.
+func standsStill(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	must(t, err)
+	for _, thread := range threads {
+		raw, err := os.ReadFile(thread)
+		if _, state, found := strings.Cut(string(raw), ") "); err != nil || !found || !strings.HasPrefix(state, "T ") {
+			return false
+		}
+	}
+	return len(threads) > 0
+}
+
 // LD-10: a directory that is not there, or hangs, is nobody's wrong password and
 // nobody's sign-out; when it is back so are logins. LD-03: an empty password is
 // refused without it. The first of the servers is never there.
@@ -244,6 +258,7 @@ func TestOpenLDAPComesAndGoes(t *testing.T) {
 			s.Stop()
 		} else {
 			must(t, syscall.Kill(s.PID(), syscall.SIGSTOP))
+			g.eventually("stopped in all its threads", func() bool { return standsStill(t, s.PID()) })
 		}
 		began := time.Now()
 		page := stillOut(t, g, up, newBrowser(t), "alice", alicesPassword, http.StatusServiceUnavailable)
