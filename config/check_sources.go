@@ -66,21 +66,10 @@ func (c *checker) sourceName(path, name string) {
 	}
 }
 
-// sourceKind counts what is written, not what was decoded: a kind that is not
-// supported yet is still a kind.
+// sourceKind counts what is written, not what was decoded: a kind with nothing
+// in it is still a kind.
 func (c *checker) sourceKind(at string, s *claims.Config) {
-	var kinds []string
-	for _, kind := range []string{"oidc", "saml", "ldap", "local"} {
-		if c.written(at + "." + kind) {
-			kinds = append(kinds, kind)
-		}
-	}
-	switch {
-	case len(kinds) == 0:
-		c.fault(at, "a source needs its kind: oidc, saml, ldap or local")
-	case len(kinds) > 1:
-		c.fault(at, "a source has one kind; this one has %s", strings.Join(kinds, " and "))
-	}
+	c.oneKind(at, "source", "oidc", "saml", "ldap", "local")
 	if s.OIDC != nil {
 		c.oidc(at+".oidc", s.OIDC)
 	}
@@ -209,4 +198,20 @@ func (c *checker) require(at string, r *claims.Require) {
 		}
 	}
 	c.repeated(at+".email_domains", r.EmailDomains)
+}
+
+// oneKind says when an entry has none of the kinds there are, or several.
+func (c *checker) oneKind(at, what string, kinds ...string) {
+	var has []string
+	for _, kind := range kinds {
+		if c.written(at + "." + kind) {
+			has = append(has, kind)
+		}
+	}
+	switch last := len(kinds) - 1; {
+	case len(has) == 0:
+		c.fault(at, "a %s needs its kind: %s or %s", what, strings.Join(kinds[:last], ", "), kinds[last])
+	case len(has) > 1:
+		c.fault(at, "a %s has one kind; this one has %s", what, strings.Join(has, " and "))
+	}
 }

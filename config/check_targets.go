@@ -1,7 +1,6 @@
 package config
 
 import (
-	"strings"
 	"time"
 
 	"github.com/groupgate/groupgate/groups/webhook"
@@ -26,18 +25,7 @@ func (c *checker) targets() {
 		} else {
 			first[t.Name] = i
 		}
-		var kinds []string
-		for _, kind := range []string{"scim", "webhook", "kaltura"} {
-			if c.written(at + "." + kind) {
-				kinds = append(kinds, kind)
-			}
-		}
-		switch {
-		case len(kinds) == 0:
-			c.fault(at, "a target needs its kind: scim, webhook or kaltura")
-		case len(kinds) > 1:
-			c.fault(at, "a target has one kind; this one has %s", strings.Join(kinds, " and "))
-		}
+		c.oneKind(at, "target", "scim", "webhook", "kaltura")
 		if t.SCIM != nil {
 			c.targetURL(at+".scim.url", t.SCIM.URL)
 			c.missing(at+".scim.token", t.SCIM.Token, "")

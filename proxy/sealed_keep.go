@@ -37,20 +37,6 @@ type sealed struct {
 // maxMembers bounds the opened sessions in memory, and the lineages.
 const maxMembers = 50_000
 
-// lineage is what is known here of one login.
-type lineage struct {
-	expires int64                         // Unix milliseconds
-	newest  atomic.Pointer[sealedSession] // of the highest generation
-	ended   atomic.Int64                  // generations below it are over
-
-	// The generation that the source refused to renew, and when first, Unix
-	// nanoseconds: another replica may have renewed it a moment ago, and the
-	// browser be about to show that.
-	mu        sync.Mutex
-	refused   int
-	refusedAt int64
-}
-
 // carried is a session in memory whose only other place is the browser.
 type carried struct {
 	session *sealedSession // with what became of it here
@@ -61,54 +47,6 @@ type carried struct {
 	stamp              int64
 	next               atomic.Pointer[successor]
 }
-
-// successor is what a browser's cookies are replaced with.
-type successor struct {
-	text  string
-	stamp int64
-}
-
-// line finds a login's lineage, or begins it.
-func (k *sealed) line(c *sealedSession) *lineage {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	l := k.lines[c.ID]
-	if l == nil {
-		for id := range k.lines {
-			if len(k.lines) < maxMembers {
-				break
-			}
-			delete(k.lines, id)
-		}
-		l = &lineage{expires: c.Expires}
-		k.lines[c.ID] = l
-	}
-	l.remember(c)
-	return l
-}
-
-// remember makes a session the login's newest, if it is.
-func (l *lineage) remember(c *sealedSession) {
-	for {
-		now := l.newest.Load()
-		if now != nil && now.Generation >= c.Generation || l.newest.CompareAndSwap(now, c) {
-			return
-		}
-	}
-}
-
-// finish ends a generation and those before it, here.
-func (l *lineage) finish(generation int) {
-	for {
-		now := l.ended.Load()
-		if now > int64(generation) || l.ended.CompareAndSwap(now, int64(generation)+1) {
-			return
-		}
-	}
-}
-
-// finishAll ends a login whatever generation comes, here.
-func (l *lineage) finishAll() { l.ended.Store(1 << 40) }
 
 func (k *sealed) find(s *site, r *http.Request, portal string) (*member, error) {
 	p, ok := s.piecesOf(r)
@@ -328,28 +266,6 @@ func (k *sealed) ask(ctx context.Context, s *site, c *sealedSession, line *linea
 	return nil
 }
 
-// noteRefused writes a source's refusal down.
-func (l *lineage) noteRefused(generation int, now int64, cause error) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.refused, l.refusedAt = generation+1, now
-	return fmt.Errorf("%w: %w", errRefused, cause)
-}
-
-// wasRefused is errRefused for a while after the source refused a generation,
-// and another error when that is over.
-func (l *lineage) wasRefused(generation int, now int64) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case l.refused != generation+1:
-		return nil
-	case waiting(now, l.refusedAt+int64(renewRetry)):
-		return errRefused
-	}
-	return errors.New("the source did not renew the session, and no newer cookies came")
-}
-
 // finish ends what is known here of a login up to a generation, and writes down
 // why.
 func (k *sealed) finish(c *sealedSession, line *lineage, why error) {
@@ -508,47 +424,4 @@ func (k *sealed) tidy() {
 		}
 	}
 	k.once.sweep(now)
-}
-
-// carry puts a session's newer cookies on an answer, when the browser is to have
-// them: after a renewal, and so that the cookies tell any replica that the
-// session is used. Such an answer is nobody's to keep.
-func (x *exchange) carry(h http.Header) {
-	m := x.member
-	if m == nil || m.carried == nil {
-		return
-	}
-	next := m.due(x.p.now().UnixNano())
-	if next == nil {
-		return
-	}
-	x.site.setPieces(h, next.text, time.Unix(0, m.expires).Sub(x.p.now()), m.carried.pieces)
-	h.Set("Cache-Control", "no-store")
-	for _, name := range []string{"Cdn-Cache-Control", "Surrogate-Control", "Expires"} {
-		h.Del(name)
-	}
-}
-
-// restampEvery is how old the time of the last use in a cookie may be, against
-// an idle time.
-func (s *site) restampEvery() time.Duration { return min(s.idle/12, 5*time.Minute) }
-
-// due is what the browser's cookies are to be replaced with, or nil.
-func (m *member) due(now int64) *successor {
-	of, every := m.carried, int64(m.site.restampEvery())
-	if next := of.next.Load(); next != nil && now-next.stamp < every {
-		return next
-	}
-	if of.session.Generation == of.generation && now-of.stamp < every {
-		return nil
-	}
-	c := *of.session
-	c.Used = max(m.used.Load(), of.stamp) / int64(time.Millisecond)
-	text, err := m.site.sealSession(&c)
-	if err != nil {
-		return nil // what was sealed before is no larger now
-	}
-	next := &successor{text, c.Used * int64(time.Millisecond)}
-	of.next.Store(next)
-	return next
 }
